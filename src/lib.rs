@@ -79,6 +79,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::media::PyMedia;
     #[pymodule_export]
+    use crate::bridge::pool::NativePool;
+    #[pymodule_export]
     use crate::bridge::prompt::Messages;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;

@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .plans import LanePlan, PlannedLane, plan
+    from .pools import Fallback, PoolStrategy, pool
     from .prices import Price
     from .prompts import ResultStream, last_interrupted, process_prompts, process_stream, read_in_thread
     from .strategies import (
@@ -171,6 +172,7 @@ __all__ = [
     "ErrorClassifier",
     "ErrorInfo",
     "ExponentialBackoffStrategy",
+    "Fallback",
     "File",
     "FixedDelayStrategy",
     "FrameworkTimeoutError",
@@ -207,6 +209,7 @@ __all__ = [
     "PoolError",
     "PoolSaturated",
     "PoolStats",
+    "PoolStrategy",
     "PostProcessorFunc",
     "Price",
     "ProcessingEvent",
@@ -267,6 +270,7 @@ __all__ = [
     "last_interrupted",
     "llm",
     "plan",
+    "pool",
     "process_frame",
     "process_prompts",
     "process_stream",
@@ -324,6 +328,7 @@ _HOMES = {
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
     ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
     ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
+    ".pools": "Fallback PoolStrategy pool",
     ".prices": "Price",
     ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
     ".tools": "Tool ToolCall ToolContext",

@@ -24,6 +24,7 @@ __all__ = [
     "Media",
     "Messages",
     "NativeClient",
+    "NativePool",
     "PlainAttempts",
     "RunHandle",
     "Runner",
@@ -773,6 +774,39 @@ class NativeClient:
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
+
+class _PoolMember(Protocol):
+    @property
+    def client(self) -> NativeClient: ...
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def tier(self) -> int: ...
+    @property
+    def reasons(self) -> Sequence[str]: ...
+
+@final
+class NativePool:
+    """Several clients as one."""
+
+    def __new__(
+        cls,
+        members: Sequence[_PoolMember],
+        hedge: Literal["tail", "always", "never"],
+        hear: Callable[[Literal["ejected", "back", "dropped"], str, str], object],
+    ) -> NativePool: ...
+    def client(self) -> NativeClient:
+        """Return the client that sends to all of them."""
+
+    def scope(self) -> Scope:
+        """Return what their requests share."""
+
+    def dropped(self) -> list[str]:
+        """Return the labels of the members that are never asked again."""
 
 @final
 class SchemaCheck:

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::json::Readable;
 use super::listener::TokenListener;
+use super::pool::Pooling;
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
 use crate::batches::provider::{Marked, Until};
@@ -72,6 +73,8 @@ pub struct NativeClient {
     spec: Spec,
     keys: Vec<SecretString>,
     present: ArcSwap<OfProcess>,
+    /// Where requests go, if that is to several clients, of which this is the first.
+    pool: Option<Arc<Pooling>>,
 }
 
 impl NativeClient {
@@ -83,7 +86,13 @@ impl NativeClient {
     /// The same client with another way to its answers, in this process.
     pub fn instead(&self, provider: Arc<dyn Provider>) -> Self {
         let present = OfProcess { process: Process::current(), provider };
-        Self { spec: self.spec.clone(), keys: self.keys.clone(), present: ArcSwap::from_pointee(present) }
+        Self { spec: self.spec.clone(), keys: self.keys.clone(), present: ArcSwap::from_pointee(present), pool: None }
+    }
+
+    /// The same client, whose requests go to a pool.
+    pub fn pooled(&self, pool: Arc<Pooling>) -> Self {
+        let present = ArcSwap::new(self.present.load_full());
+        Self { spec: self.spec.clone(), keys: self.keys.clone(), present, pool: Some(pool) }
     }
 }
 
@@ -105,7 +114,7 @@ impl NativeClient {
             }
             let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
             let present = OfProcess::new(&spec, &keys)?;
-            Ok(Self { spec, keys, present: ArcSwap::from_pointee(present) })
+            Ok(Self { spec, keys, present: ArcSwap::from_pointee(present), pool: None })
         })
     }
 
@@ -160,6 +169,9 @@ impl NativeClient {
     /// The same client in a tier of its provider, such as `flex`. `late`: takes its place after so many seconds.
     #[pyo3(signature = (tier, late = None, after = None))]
     fn in_tier(&self, tier: &str, late: Option<&Self>, after: Option<f64>) -> PyResult<Self> {
+        if self.pool.is_some() {
+            return Err(PyValueError::new_err(format!("a pool has no {tier} tier; use lane='live'")));
+        }
         if self.spec.pack.is_some() {
             return Err(PyValueError::new_err(format!(
                 "embeddings have no {tier} tier; use lane='live' or lane='batch'"
@@ -225,6 +237,9 @@ impl NativeClient {
 impl NativeClient {
     /// The provider, for a run.
     pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
+        if let Some(pool) = &self.pool {
+            return pool.provider();
+        }
         let present = self.present.load();
         if present.process == Process::current() {
             return Ok(Arc::clone(&present.provider));

@@ -23,6 +23,7 @@ pub mod json;
 pub mod listener;
 pub mod media;
 pub mod messages;
+pub mod pool;
 pub mod prompt;
 pub mod run;
 pub mod runner;

@@ -3,6 +3,7 @@
 //! - [`provider`]: what answers a question. [`client`] is one, made of a dialect, an [`address`], [`keys`] and a
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads. [`headers`] checks
 //!   what users add to both.
+//! - [`pooled`]: several providers as one.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
@@ -52,6 +53,7 @@ pub mod numbers;
 mod openai;
 mod options;
 pub mod plan;
+pub mod pooled;
 pub mod prompt;
 pub mod provider;
 mod proxy;
