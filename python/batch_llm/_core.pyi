@@ -869,6 +869,12 @@ def example(schema: str) -> str:
 def providers() -> list[dict[str, Any]]:
     """Return the table of providers."""
 
+def cloud_url(provider: str, variables: dict[str, str], model: str, origin: str | None = None) -> str:
+    """Return the base URL of a cloud's provider for a model: at its own origin, or at ``origin``."""
+
+def names_entra(variables: dict[str, str]) -> bool:
+    """Whether variables name an identity at Microsoft Entra."""
+
 def is_secret_name(name: str, only: bool) -> bool:
     """Whether something of this name may be a secret; with ``only``: whether it is a credential and nothing else."""
 
@@ -938,6 +944,7 @@ class SimulatorHandle:
         tls: bool,
         prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
+        clouds: tuple[float, int, int] | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
