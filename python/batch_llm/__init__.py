@@ -106,7 +106,15 @@ if TYPE_CHECKING:
         PydanticAIStrategy,
     )
     from .middleware import BaseMiddleware, Middleware
-    from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
+    from .native import (
+        AnthropicStrategy,
+        BedrockStrategy,
+        GoogleStrategy,
+        NativeStrategy,
+        OpenAIStrategy,
+        VertexStrategy,
+        llm,
+    )
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .plans import LanePlan, PlannedLane, plan
@@ -157,6 +165,7 @@ __all__ = [
     "BatchSettings",
     "BatchTermination",
     "BatchTicket",
+    "BedrockStrategy",
     "BlockingResultStream",
     "CallOutcome",
     "CallableStrategy",
@@ -260,6 +269,7 @@ __all__ = [
     "Transport",
     "TruncatedResponseError",
     "UnkeptError",
+    "VertexStrategy",
     "WorkItemResult",
     "WorkItemTiming",
     "answers_schema",
@@ -326,7 +336,7 @@ _HOMES = {
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",
     ".middleware": "BaseMiddleware Middleware",
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
-    ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
+    ".native": "AnthropicStrategy BedrockStrategy GoogleStrategy NativeStrategy OpenAIStrategy VertexStrategy llm",
     ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
     ".pools": "Fallback PoolStrategy pool",
     ".prices": "Price",

@@ -371,6 +371,14 @@ class RunHandle:
     def stats(self) -> dict[str, Any]:
         """Return the counters."""
 
+    def samples(self) -> tuple[list[_SampleRow], tuple[float, int, int]]:
+        """Return finished items, evenly spaced over the run; and the run now.
+
+        A row has: seconds since the start of the run, items done, items in work, input, output and cached input tokens
+        of all that is done, what was spent of the budget; the seconds that this item took, and its tokens. The run now
+        has the first three.
+        """
+
     def launch(
         self,
         place: tuple[int, int],
@@ -812,6 +820,8 @@ class SchemaCheck:
     def problem(self, text: str) -> str | None:
         """Return what is wrong with a value, given as JSON text; None: nothing."""
 
+_SampleRow: TypeAlias = tuple[float, int, int, tuple[int, int, int], float, float, tuple[int, int, int]]
+
 @final
 class Address:
     """A base URL, read by the parser that the transport uses, and completed."""
@@ -862,6 +872,12 @@ def example(schema: str) -> str:
 
 def providers() -> list[dict[str, Any]]:
     """Return the table of providers."""
+
+def cloud_url(provider: str, variables: dict[str, str], model: str, origin: str | None = None) -> str:
+    """Return the base URL of a cloud's provider for a model: at its own origin, or at ``origin``."""
+
+def names_entra(variables: dict[str, str]) -> bool:
+    """Whether variables name an identity at Microsoft Entra."""
 
 def is_secret_name(name: str, only: bool) -> bool:
     """Whether something of this name may be a secret; with ``only``: whether it is a credential and nothing else."""
@@ -932,6 +948,7 @@ class SimulatorHandle:
         tls: bool,
         prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
+        clouds: tuple[float, int, int] | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
@@ -1095,8 +1112,9 @@ class BatchLane:
         path: The store.
         kind: ``"sqlite"`` or ``"jsonl"``.
         options: How it is opened.
-        how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``looks`` and ``queue_wait``
-            in seconds; ``probe``; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and ``settle``.
+        how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``list_delays`` and
+            ``queue_wait`` in seconds; ``probe``; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and
+            ``cancel_time``.
 
     Raises:
         ArtifactError: If the ledger cannot be used, such as while another process has it open.
@@ -1139,7 +1157,7 @@ class BatchLane:
         """Ask providers to cancel all batches; what is done by then is collected as usual."""
 
     def at_rest(self) -> Awaitable[None]:
-        """Resolve when the batches whose results are here are settled, or after ten seconds."""
+        """Resolve when the batches whose results are here are collected, or after ten seconds."""
 
     def close(self, is_complete: bool) -> None:
         """Let go of everything.

@@ -1,14 +1,16 @@
 //! What a run has counted, for Python.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::scope;
-use crate::engine::Stats;
 use crate::engine::guard::Budget;
+use crate::engine::samples::Sample;
 use crate::engine::scope::Scope;
+use crate::engine::{Stats, Usage};
 
 /// What is read, at one time.
 pub struct Counted {
@@ -19,11 +21,13 @@ pub struct Counted {
     /// Requests by what became of the head of their prompt.
     pub caches: Vec<(&'static str, u64)>,
     pub scopes: Vec<Arc<Scope>>,
+    /// By queue: attempts, and for how long they have been in flight in all.
+    pub served: Vec<(u64, Duration)>,
 }
 
 /// As a dict; `_core.pyi` has its fields.
 pub fn read(py: Python<'_>, counted: Counted) -> PyResult<Bound<'_, PyDict>> {
-    let Counted { stats, bound_by, budget, caches, scopes } = counted;
+    let Counted { stats, bound_by, budget, caches, scopes, served } = counted;
     let dict = PyDict::new(py);
     dict.set_item("total", stats.total)?;
     dict.set_item("processed", stats.processed)?;
@@ -60,5 +64,16 @@ pub fn read(py: Python<'_>, counted: Counted) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("limits", limits)?;
     let bounds: Vec<(f64, Option<f64>)> = scopes.iter().filter_map(|scope| scope.bounds()).collect();
     dict.set_item("concurrency", bounds.iter().map(|(window, _)| window).sum::<f64>())?;
+    let served: Vec<(u64, f64)> = served.into_iter().map(|(attempts, time)| (attempts, time.as_secs_f64())).collect();
+    dict.set_item("endpoints", served)?;
     Ok(dict)
+}
+
+/// Each as a tuple.
+pub fn samples(py: Python<'_>, samples: Vec<Sample>) -> PyResult<Bound<'_, PyList>> {
+    let usage = |usage: Usage| (usage.input, usage.output, usage.cached);
+    let rows = samples.into_iter().map(|Sample { at, done, in_work, used, spent, took, own }| {
+        (at.as_secs_f64(), done, in_work, usage(used), spent, took.as_secs_f64(), usage(own))
+    });
+    PyList::new(py, rows.collect::<Vec<_>>())
 }

@@ -13,6 +13,7 @@ pub mod boards;
 pub mod call;
 pub mod caller;
 pub mod client;
+pub mod clouds;
 pub mod convert;
 mod counts;
 pub mod errors;

@@ -395,6 +395,7 @@ impl RunHandle {
         let report = convert::report(success, None, usage);
         Ok(self.tell(|scheduler, now| {
             scheduler.answered(item, &report, now);
+            scheduler.await_store(item);
             if frees {
                 scheduler.free_worker(item);
             }
@@ -471,9 +472,20 @@ impl RunHandle {
             budget: scheduler.budget().clone(),
             caches: scheduler.cache_counts().by_name().into(),
             scopes: scheduler.scopes().cloned().collect(),
+            served: scheduler.served(now),
         })?;
         counted.caches.push(("short", self.headless.load(Ordering::Relaxed)));
         counts::read(py, counted)
+    }
+
+    /// Finished items, evenly spaced over the run, and the run now; `_core.pyi` has their fields.
+    fn samples<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, (f64, u64, u64))> {
+        let (kept, now) = self.tell(|scheduler, now| {
+            let samples = scheduler.samples();
+            let present = (scheduler.elapsed(now).as_secs_f64(), samples.done(), scheduler.in_work());
+            (samples.kept().to_vec(), present)
+        })?;
+        Ok((counts::samples(py, kept)?, now))
     }
 
     /// Sends a native attempt. `place`: the item, and the number of the attempt; `correction`: the answer before, and what was wrong with it.

@@ -9,7 +9,7 @@ use super::measure::Measure;
 /// Why no further attempt starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Nothing is waiting: whoever adds items is slower than the run, or the end is near.
+    /// Nothing is waiting: whoever adds items is slower than the run.
     Source,
     /// All items that have started wait until they are tried again, and no other is there.
     Backoff,
@@ -41,9 +41,13 @@ pub enum Bound {
     Tools,
     /// All that could start wait for a prompt cache to be written.
     PromptCache,
+    /// Workers wait until results are written.
+    Store,
+    /// All items have started, and no more will come: the last ones are in flight.
+    LastItems,
 }
 
-const ALL: [Bound; 19] = [
+const ALL: [Bound; 21] = [
     Bound::Source,
     Bound::Backoff,
     Bound::Consumer,
@@ -63,6 +67,8 @@ const ALL: [Bound; 19] = [
     Bound::Budget,
     Bound::Tools,
     Bound::PromptCache,
+    Bound::Store,
+    Bound::LastItems,
 ];
 
 impl Bound {
@@ -88,6 +94,8 @@ impl Bound {
             Self::Budget => "budget",
             Self::Tools => "tools",
             Self::PromptCache => "prompt_cache",
+            Self::Store => "store",
+            Self::LastItems => "last_items",
         }
     }
 

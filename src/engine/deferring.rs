@@ -43,11 +43,14 @@ impl Scheduler {
     pub fn recall(&mut self, index: ItemIndex, now: Instant) {
         let Some((number, need)) = self.take_back(index) else { return };
         let queue = &self.queues[number];
-        let mut item = Item::new(QueueId::try_from(number).unwrap_or(QueueId::MAX), need.unwrap_or_default());
+        let mut item = Item::new(QueueId::try_from(number).unwrap_or(QueueId::MAX), need.unwrap_or_default(), now);
         (item.attempt, item.is_recalled) = (1, true);
         item.reserved = need.map(|need| need.most).unwrap_or_default();
         item.ticket = queue.scope.admit(queue.member, item.need.estimate, now).ok();
         self.in_flight += usize::from(item.ticket.is_some());
+        if item.ticket.is_some() {
+            self.queues[number].served.start(now.saturating_duration_since(self.began));
+        }
         self.deferred.recalled += 1;
         self.items.insert(index, item);
         if self.cancelled

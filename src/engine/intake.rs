@@ -43,9 +43,14 @@ impl Intake {
         waited
     }
 
-    /// Whether more items may come.
+    /// Sets whether more items may come.
     pub fn keep_open(&mut self, is_open: bool) {
         self.is_open = is_open;
+    }
+
+    /// Whether more items may come.
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether everything is done and that is news: true once.

@@ -16,6 +16,9 @@ use super::waits::PendingRetry;
 pub struct Item {
     pub queue: QueueId,
     pub attempt: u32,
+    /// When it started, and when its present attempt did.
+    pub since: Instant,
+    pub attempt_since: Instant,
     pub failures: u32,
     pub rate_limits: u32,
     /// The worker slot it holds; an item that waits for its next attempt holds none.
@@ -42,13 +45,17 @@ pub struct Item {
     pub is_between: bool,
     /// Whether it was deferred, and its result is being made.
     pub is_recalled: bool,
+    /// Whether it is answered, and its result is being written.
+    pub is_unwritten: bool,
 }
 
 impl Item {
-    pub fn new(queue: QueueId, need: Need) -> Self {
+    pub fn new(queue: QueueId, need: Need, now: Instant) -> Self {
         Self {
             queue,
             attempt: 0,
+            since: now,
+            attempt_since: now,
             failures: 0,
             rate_limits: 0,
             worker: None,
@@ -64,6 +71,7 @@ impl Item {
             retry: None,
             is_between: false,
             is_recalled: false,
+            is_unwritten: false,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::bound::Bound;
 use super::cooldown::Cooldown;
 use super::outage::View;
 use super::scope::{Member, Scope};
+use super::served::Served;
 use super::slow_start::SlowStart;
 use super::units::ItemIndex;
 use super::waits::BlockedHead;
@@ -254,6 +255,7 @@ pub struct Queue {
     pub parked: Vec<ItemIndex>,
     /// Items that have started and are not done.
     pub in_work: u64,
+    pub served: Served,
     /// Items that would have failed for good, if it were certain that the provider is not away.
     pub undecided: Vec<ItemIndex>,
     /// Whether the provider has answered in this run.
@@ -299,6 +301,7 @@ impl Queue {
             rate_limited: Vec::new(),
             parked: Vec::new(),
             in_work: 0,
+            served: Served::default(),
             undecided: Vec::new(),
             lived: false,
             outage: None,

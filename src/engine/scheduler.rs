@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::adaptive::Signal;
-use super::bound::{Bound, BoundBy};
+use super::bound::BoundBy;
 use super::commands::{Command, Limit, QueueFull, Rejection};
 use super::deadlines::{Deadlines, Due, Watch};
 use super::deferred::Deferred;
@@ -30,6 +30,7 @@ use super::output_length::OutputLength;
 use super::queue::{Expected, Priority, Queue, QueueId};
 use super::quota::Used;
 use super::retries::Retries;
+use super::samples::Samples;
 use super::scope::{Scope, Wake};
 use super::settings::Settings;
 use super::standstill::Standstill;
@@ -37,23 +38,6 @@ use super::stats::{ItemReport, Stats};
 use super::units::{ItemIndex, UniformSource};
 use super::warming::Heads;
 use super::workers::Workers;
-
-/// What is going on in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gauges {
-    /// Items that have not started.
-    pub queued: u64,
-    /// Attempts in flight, those included that wait elsewhere.
-    pub in_flight: usize,
-    /// Items that wait for their next attempt.
-    pub retrying: usize,
-    /// What is left of the pause after a rate limit.
-    pub cooldown: Duration,
-    /// For how long the provider, or one of several, has been away.
-    pub outage: Option<Duration>,
-    /// What has blocked everything for a while, and for how long yet, if that is known.
-    pub standstill: Option<(Bound, Option<Duration>)>,
-}
 
 /// The state of one run. See the module.
 pub struct Scheduler {
@@ -87,6 +71,9 @@ pub struct Scheduler {
     pub(super) standstill: Standstill,
     pub(super) heads: Heads,
     pub(super) stats: Stats,
+    /// Items that are answered, and whose results are being written.
+    pub(super) unwritten: usize,
+    pub(super) samples: Samples,
 }
 
 impl Scheduler {
@@ -119,6 +106,8 @@ impl Scheduler {
             standstill: Standstill::default(),
             heads: Heads::default(),
             stats: Stats::default(),
+            unwritten: 0,
+            samples: Samples::default(),
         };
         scheduler.add_queue(Arc::default(), now);
         scheduler
@@ -260,6 +249,8 @@ impl Scheduler {
         let Some(ticket) = item.ticket.take() else { return };
         self.in_flight = self.in_flight.saturating_sub(1);
         let queue = &mut self.queues[item.queue as usize];
+        let at = |time: Instant| time.saturating_duration_since(self.began);
+        queue.served.end(at(item.attempt_since), at(now));
         queue.lived |= signal == Signal::Succeeded;
         queue.scope.reconcile(&ticket, used, signal, now);
         if self.heads.are_known() {
@@ -310,7 +301,9 @@ impl Scheduler {
     /// The item has its result.
     pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) {
         self.answered(index, &report, now);
+        let own = report.usage;
         self.stats.record(report);
+        self.sample(index, own, now);
     }
 
     /// Items that never started have their results; see [`Command::RejectFresh`].
@@ -328,6 +321,7 @@ impl Scheduler {
         }
         let Some(mut item) = self.items.remove(&index) else { return };
         self.deferred.settle(&mut item);
+        self.unwritten -= usize::from(item.is_unwritten);
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
         if let Some(worker) = item.worker {
@@ -399,45 +393,9 @@ impl Scheduler {
             .min()
     }
 
-    /// The counters so far.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// What is going on.
-    pub fn gauges(&self, now: Instant) -> Gauges {
-        let ends = |queue: &Queue| queue.cooldown.ends_at().max(queue.scope.paused_until());
-        let paused_until = self.queues.iter().filter_map(ends).max();
-        let outage = self.queues.iter().filter_map(|queue| queue.outage.map(|view| view.since)).min();
-        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
-        Gauges {
-            queued: self.queues.iter().map(|queue| queue.fresh.len()).sum(),
-            in_flight: self.in_flight + usize::try_from(self.deferred.count).unwrap_or(usize::MAX),
-            retrying: self.items.len().saturating_sub(self.in_flight + self.between),
-            cooldown: left(paused_until).unwrap_or_default(),
-            outage: outage.map(|since| now.saturating_duration_since(since)),
-            standstill: self.standstill.news().map(|(bound, until)| (bound, left(until))),
-        }
-    }
-
     /// So much may be spent of a cap that several runs have together.
     pub fn allow(&mut self, allowance: Allowance) {
         self.budget.allow(allowance);
-    }
-
-    /// What was spent.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
-    }
-
-    /// Why nothing more starts, over time.
-    pub fn bound(&self) -> &BoundBy {
-        &self.bound
-    }
-
-    /// The scopes of the run.
-    pub fn scopes(&self) -> impl Iterator<Item = &Arc<Scope>> {
-        self.queues.iter().map(|queue| &queue.scope)
     }
 
     /// Whether every accepted item is done.

@@ -67,13 +67,16 @@ impl Scheduler {
         }
         let held = self.queues.iter().find_map(|queue| queue.blocked).map(|(_, bound)| bound);
         let bound = match held {
+            _ if out_of_workers && self.waits_for_store(true) => Bound::Store,
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
+            None if self.waits_for_store(false) => Bound::Store,
             None if self.is_full => Bound::Consumer,
             None if self.awaits_caches() => Bound::PromptCache,
             None if self.between > 0 && self.in_flight == 0 => Bound::Tools,
             None if !self.items.is_empty() && self.retries.count() >= self.items.len() => Bound::Backoff,
-            None => Bound::Source,
+            None if self.intake.is_open() => Bound::Source,
+            None => Bound::LastItems,
         };
         self.bound.set(bound, now);
         self.watch_standstill(bound, now);
@@ -265,15 +268,17 @@ impl Scheduler {
             queue.ready.pop_front();
         }
         let sent = queue.cooldown.generation();
-        let item = self.items.entry(index).or_insert_with(|| Item::new(id, need));
+        let item = self.items.entry(index).or_insert_with(|| Item::new(id, need, now));
         let retry = item.retry.take();
         let waits = BlockedHead::end(&mut queue.blocked_head, index, retry.map_or(since, |retry| retry.retry_at), now);
         let waits = retry.map_or(waits, |retry| retry.added_to(waits));
         item.attempt = item.attempt.saturating_add(1);
+        item.attempt_since = now;
         item.worker = Some(worker);
         item.sent = sent;
         item.ticket = Some(ticket);
         self.in_flight += 1;
+        queue.served.start(now.saturating_duration_since(self.began));
         item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
         let (attempt, at) = (item.attempt, now.saturating_duration_since(self.began).as_secs_f32());
         let leads = self.heads.are_known() && self.begin_head(number, index, first, now);

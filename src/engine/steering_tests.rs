@@ -85,7 +85,7 @@ fn a_run_whose_items_all_wait_for_another_attempt_says_so() {
     assert_eq!(run.starts(3), [1]);
     let bound = run.scheduler.bound().totals(run.at(3));
     let seconds = |wanted| bound.iter().find(|(bound, _)| *bound == wanted).map_or(0, |(_, time)| time.as_secs());
-    assert_eq!((seconds(bound::Bound::Source), seconds(bound::Bound::Backoff)), (2, 1), "{bound:?}");
+    assert_eq!((seconds(bound::Bound::LastItems), seconds(bound::Bound::Backoff)), (2, 1), "{bound:?}");
 }
 
 #[test]
@@ -219,4 +219,27 @@ fn a_deadline_can_be_set_put_off_and_taken_away() {
     run.scheduler.set_time_left(Some(SECOND), run.at(60));
     assert!(run.commands(61).contains(&Command::Stopped { stop: Stop::Deadline }));
     assert!(run.scheduler.steering(run.at(61)).is_stopped);
+}
+
+#[test]
+fn a_run_whose_workers_wait_for_the_store_says_so() {
+    let mut run = Scripted::new(settings(2), 6);
+    assert_eq!(run.starts(0), [0, 1]);
+    let report = ItemReport { success: true, ..ItemReport::default() };
+    for (item, at) in [(0, 1), (1, 2)] {
+        run.scheduler.answered(item, &report, run.at(at));
+        run.scheduler.await_store(item);
+        assert!(run.starts(at).is_empty(), "its result is not written");
+    }
+    for item in [0, 1] {
+        run.scheduler.record(item, report.clone(), run.at(5));
+        run.scheduler.release(item, run.at(5));
+    }
+    assert_eq!(run.starts(5), [2, 3]);
+    let bound = run.scheduler.bound().totals(run.at(6));
+    let seconds = |wanted| bound.iter().find(|(bound, _)| *bound == wanted).map_or(0, |(_, time)| time.as_secs());
+    assert_eq!((seconds(bound::Bound::Workers), seconds(bound::Bound::Store)), (3, 3), "{bound:?}");
+    assert_eq!(run.scheduler.samples().kept().len(), 2);
+    assert_eq!(run.scheduler.samples().kept()[1].took, Duration::from_secs(5));
+    assert_eq!(run.scheduler.served(run.at(6)), [(4, Duration::from_secs(5))]);
 }

@@ -24,6 +24,8 @@ from batch_llm._control import entries
 from ..helpers import Echo, quick
 from .programs import Held, running
 
+pytestmark = pytest.mark.usefixtures("state")
+
 PROMPTS = [f"p{number}" for number in range(40)]
 
 
@@ -305,23 +307,21 @@ async def test_many_watchers():
 
 
 async def test_without_a_store_nothing_is_controlled_unless_it_is_wanted(tmp_path):
-    known = len(entries())
     await process_prompts(Echo(), ["a"])
     await process_prompts(Echo(), ["a"], store=tmp_path / "a.db", control=False)
     await batch_llm.call(Echo(), "a", store=tmp_path / "b.db")
     async with batch_llm.LLMCallPool(Echo(), store=tmp_path / "c.db") as pool:
         await pool.submit("a")
-    assert len(entries()) == known
+    assert entries() == []
     await process_prompts(Echo(), ["a"], store=tmp_path / "a.db")
     await process_prompts(Echo(), ["a"], control=True)
-    assert len(entries()) == known + 2
+    assert len(entries()) == 2
 
 
 async def test_a_variable_turns_it_off(monkeypatch, tmp_path):
-    known = len(entries())
     monkeypatch.setenv("BATCH_LLM_CONTROL", "0")
     await process_prompts(Echo(), ["a"], store=tmp_path / "a.db")
-    assert len(entries()) == known
+    assert entries() == []
     await process_prompts(Echo(), ["a"], control="named")
     assert entries()[0].name == "named"
 
@@ -367,3 +367,26 @@ async def test_wait():
         strategy.let(100)
         assert (await handle.wait())["exit_code"] == 0
     assert time.time() - (handle.info["ended_at"] or 0) < 1000
+
+
+async def test_status_has_a_forecast():
+    strategy = Held()
+    async with running(strategy, PROMPTS, control="a", concurrency=2) as task:
+        await strategy.begun(2)
+        handle = attach("a")
+        assert (await handle.status())["forecast"] is None
+        for _ in range(20):
+            strategy.let(1)
+            await asyncio.sleep(0.01)
+        await strategy.settled()
+        await asyncio.sleep(1.1)  # it is computed once a second
+        found = await handle.status()
+        left = found["forecast"]["seconds_left"]
+        assert 0 <= left["low"] <= left["expected"] <= left["high"]
+        assert found["seconds_left"] == left["expected"]
+        assert (found["forecast"]["level"], found["forecast"]["cost"]) == (0.9, None)
+        assert (await handle.cost())["forecast"] is None
+        strategy.let(100)
+        await task
+    assert (await handle.status())["forecast"] is None
+    assert (await handle.explain())["verdict"]["text"] in (await handle.explain())["text"]

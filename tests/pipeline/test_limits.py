@@ -354,7 +354,7 @@ async def test_a_run_says_what_bound_it_and_what_to_change(caplog):
     assert "raise the concurrency" in batch.stats.explain()
     assert 0.19 <= sum(batch.stats.bound_by.values()) <= 1.1 * batch.wall_time_seconds
     assert BatchResult([]).stats is None
-    assert ProcessingStats().explain() == "no time was recorded: nothing has run"
+    assert ProcessingStats().explain() == "No time was recorded: nothing has run."
 
 
 async def test_what_the_provider_told_is_called_so():

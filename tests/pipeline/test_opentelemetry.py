@@ -258,3 +258,29 @@ def test_when_it_is_not_installed_it_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "pip install 'batch-llm[opentelemetry]'" in done.stdout
+
+
+async def test_the_forecast_is_measured():
+    seen, found = Seen(), {}
+
+    async def look(completed, total, item_id):
+        if completed >= 60 and not found:
+            found.update({name: seen.metric(f"batch_llm.forecast.{name}") for name in ("seconds_left", "cost")})
+
+    with SimulatedProvider(latency=0.01) as provider:
+        await process_prompts(
+            llm("openai:gpt-5-mini", base_url=provider.base_url),
+            [f"prompt {number}" for number in range(100)],
+            config=ProcessorConfig(concurrency=5, progress_interval=10),
+            progress=look,
+            observers=[seen.observer],
+        )
+    for name in ("seconds_left", "cost"):
+        points = found[name]
+        low, expected, high = (points[json.dumps({"batch_llm.bound": bound})].value for bound in BOUNDS)
+        assert 0 <= low <= expected <= high
+        assert high > 0
+        assert not seen.metric(f"batch_llm.forecast.{name}"), "the run is over"
+
+
+BOUNDS = ("low", "expected", "high")

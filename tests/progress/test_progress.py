@@ -9,7 +9,17 @@ import pytest
 
 from batch_llm import process_prompts, process_stream, run
 from batch_llm._progress import display as _display
-from batch_llm._progress.display import Lines, NotebookPanel, RichBar, Snapshot, TqdmBar, display_for, panel
+from batch_llm._progress.display import (
+    Lines,
+    NotebookPanel,
+    RichBar,
+    Snapshot,
+    TqdmBar,
+    bar_format,
+    display_for,
+    panel,
+)
+from batch_llm._results import Forecast, Interval
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 
 from ..helpers import Echo, quick
@@ -250,3 +260,16 @@ async def test_nothing_is_drawn_where_nobody_looks(capsys):
     assert "1/1" in capsys.readouterr().err
     with pytest.raises(ValueError, match="progress must be"):
         await process_prompts(Echo(), ["a"], progress="bar")
+
+
+def test_a_forecast_has_intervals():
+    known = Forecast(Interval(65.0, 70.0, 77.0), Interval(1.15, 1.2, 1.28))
+    shown = snapshot(forecast=known)
+    assert shown.eta == 70.0
+    assert "cost 0.12 of 1.15 to 1.28" in shown.words()
+    assert "65 s to 77 s left" in bar_format(shown, None)
+    assert "70 s left (65 s to 77 s)" in panel(shown, is_over=False)
+    assert "70 s" not in panel(shown, is_over=True)
+    unknown = snapshot(forecast=Forecast(None, None))
+    assert unknown.eta == 15.0
+    assert "cost 0.12" in unknown.words()

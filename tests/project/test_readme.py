@@ -177,7 +177,7 @@ def test_benchmarks_run_when_they_are_asked_for_and_not_otherwise():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
 def test_what_bound_a_run_is_quoted_in_its_own_words(page):
-    from batch_llm._results.explain import _WORDS
+    from batch_llm._results.bounds import _WORDS
 
     quoted = re.findall(r"\d+% of [\d.]+ s: (.+?)\. To change it:", (ROOT / page).read_text(encoding="utf-8"))
     known = {re.sub(r"\{[^}]*\}", "N", meaning) for meaning, _ in _WORDS.values()}

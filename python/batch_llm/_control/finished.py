@@ -82,6 +82,7 @@ class FinishedRun:
             "progress": dict.fromkeys(_COUNTS, 0) | {"total_is_final": True} | known.get("progress", {}),
             "rate": None,
             "seconds_left": None,
+            "forecast": None,
             "errors": known.get("errors", {}),
             "tokens": {"input": 0, "output": 0, "cached_input": 0} | known.get("tokens", {}),
             "cost": known.get("cost"),
@@ -125,13 +126,14 @@ class FinishedRun:
             found: Any = self._last_words().get("cost_report")
             if found is None:
                 raise ControlError("store", "the run was killed and had no store: its cost is not known")
-            known: Cost = found
+            known: Cost = found | {"forecast": None}
             return known
         view = self._look()
         spent = _spent(view)
         return {
             "spent": spent,
             "projected": spent,
+            "forecast": None,
             "budget": (self._last_words().get("settings") or {}).get("budget"),
             "tokens": _tokens(view),
             "attempts_of_unknown_usage": view.records_without_cost,

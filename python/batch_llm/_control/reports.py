@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._progress import RecentRate, cost_of
-from .._results import BatchTermination
+from .._progress import Outlook, RecentRate, cost_of
+from .._results import LEVEL, BatchTermination
 from . import settings
 
 if TYPE_CHECKING:
-    from .._results import ProcessingStats
+    from .._results import Forecast, Interval, ProcessingStats
     from .run_control import RunControl
 
 FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
@@ -43,7 +43,7 @@ class Rate(RecentRate):
         return self._last
 
 
-def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str, Any]:
+def status(control: RunControl, stats: ProcessingStats, rate: Rate, outlook: Outlook) -> dict[str, Any]:
     """Return the status of a run that is on."""
     run = control.run
     queued, in_flight, retrying, cooldown, outage, standstill = run.gauges()
@@ -53,7 +53,11 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str,
     expected = run.pipeline.expected
     total = max(stats.total, expected or 0)
     is_final = expected is not None or not run.is_open
-    left = (total - stats.processed) / speed if speed > 0 and is_final else None
+    expects = outlook.now()
+    if expects is not None and expects.seconds_left is not None:
+        left: float | None = expects.seconds_left.expected
+    else:
+        left = (total - stats.processed) / speed if speed > 0 and is_final else None
     termination = control.termination
     return {
         "run": control.entry.shown(),
@@ -75,6 +79,7 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str,
         },
         "rate": round(speed, 3),
         "seconds_left": None if left is None else round(left, 1),
+        "forecast": None if expects is None else forecast(expects),
         "errors": dict(stats.error_counts),
         "tokens": _tokens(stats),
         "cost": cost_of(stats, run.pipeline.price()),
@@ -91,10 +96,24 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str,
     }
 
 
+def forecast(found: Forecast) -> dict[str, Any]:
+    """Return a forecast as JSON values."""
+    return {
+        "level": LEVEL,
+        "seconds_left": _interval(found.seconds_left, 1),
+        "cost": _interval(found.cost, 6),
+    }
+
+
+def _interval(found: Interval | None, digits: int) -> dict[str, float] | None:
+    return None if found is None else {name: round(value, digits) for name, value in found._asdict().items()}
+
+
 def explained(stats: ProcessingStats) -> dict[str, Any]:
     """Return what has limited a run, for how long, and how to change it."""
     return {
         "text": stats.explain(),
+        "verdict": {"limit": (found := stats.verdict()).limit, "text": str(found)},
         "bound_by": {name: round(seconds, 3) for name, seconds in stats.bound_by.items()},
         "limits": list(stats.limits),
         "concurrency": stats.concurrency,
@@ -103,18 +122,22 @@ def explained(stats: ProcessingStats) -> dict[str, Any]:
     }
 
 
-def cost(control: RunControl, stats: ProcessingStats) -> dict[str, Any]:
+def cost(control: RunControl, stats: ProcessingStats, outlook: Outlook) -> dict[str, Any]:
     """Return what a run has cost, and what it will."""
     run = control.run
     spent = cost_of(stats, run.pipeline.price())
     counted = stats.processed - stats.not_sent - stats.replayed
     total = max(stats.total, run.pipeline.expected or 0)
+    expects = outlook.now()
     projected = None
-    if spent is not None and counted > 0:
+    if expects is not None and expects.cost is not None:
+        projected = round(expects.cost.expected, 6)
+    elif spent is not None and counted > 0:
         projected = round(spent + spent / counted * max(total - stats.processed, 0), 6)
     return {
         "spent": spent,
         "projected": projected,
+        "forecast": None if expects is None else _interval(expects.cost, 6),
         "budget": control.plan.config.guardrails.max_total_cost,
         "tokens": _tokens(stats),
         "attempts_of_unknown_usage": stats.budget_unknown_usage_attempts,

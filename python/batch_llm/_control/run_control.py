@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._error_text import describe
 from .._json_values import without_secrets
 from .._logs import log_event
+from .._progress import Outlook
 from .._results import BatchTermination
 from ..errors import ERROR_MESSAGE_LIMIT, ControlError
 from . import changes, places, registry, reports, settings
@@ -101,6 +102,7 @@ class RunControl:
     def begin(self, run: Run) -> None:
         """Attach to a run, and open its endpoint."""
         self.run = run
+        self._outlook = Outlook(run)
         try:
             self._endpoint = Endpoint(self.entry.id, self.answer)
             self.entry.address, self.entry.directory = self._endpoint.address, str(self._endpoint.directory)
@@ -136,9 +138,9 @@ class RunControl:
         if self._endpoint is not None:
             with contextlib.suppress(Exception):
                 stats = self.run.stats()
-                self.entry.status = reports.status(self, stats, self._rate)
+                self.entry.status = reports.status(self, stats, self._rate, self._outlook)
                 self.entry.status["explanation"] = reports.explained(stats)
-                self.entry.status["cost_report"] = reports.cost(self, stats)
+                self.entry.status["cost_report"] = reports.cost(self, stats, self._outlook)
                 kept = {name: value for name, value in self.entry.status.items() if name not in ("run", "changes")}
                 self._note(changes.event("ended", run=self.entry.id, name=self.entry.name, status=kept))
 
@@ -192,7 +194,7 @@ class RunControl:
         looks: dict[str, Callable[[], dict[str, Any]]] = {
             "status": self._status,
             "explain": lambda: reports.explained(self.run.stats()),
-            "cost": lambda: reports.cost(self, self.run.stats()),
+            "cost": lambda: reports.cost(self, self.run.stats(), self._outlook),
             "tail": lambda: self._tail(arguments),
         }
         if command in looks:
@@ -230,7 +232,7 @@ class RunControl:
         )  # fmt: skip
 
     def _status(self) -> dict[str, Any]:
-        return reports.status(self, self.run.stats(), self._rate)
+        return reports.status(self, self.run.stats(), self._rate, self._outlook)
 
     def _tail(self, arguments: dict[str, Any]) -> dict[str, Any]:
         most, after = arguments.get("most", 20), arguments.get("after", 0)

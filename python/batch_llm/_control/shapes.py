@@ -102,10 +102,34 @@ class Change(TypedDict):
     count: NotRequired[int]
 
 
+class Interval(TypedDict):
+    """An estimate, and the bounds that hold in nine of ten runs."""
+
+    low: float
+    expected: float
+    high: float
+
+
+class Forecast(TypedDict):
+    """Seconds to the end, and the cost of the whole run, if it goes on as it does; ``level``: how often they hold."""
+
+    level: float
+    seconds_left: Interval | None
+    cost: Interval | None
+
+
+class Verdict(TypedDict):
+    """What limited a run most: a name, and one sentence with one thing to do."""
+
+    limit: str
+    text: str
+
+
 class Explanation(TypedDict):
     """What limited a run: in words, in seconds by reason, and the limits in force."""
 
     text: str
+    verdict: NotRequired[Verdict]
     bound_by: dict[str, float]
     limits: list[dict[str, Any]]
     concurrency: float
@@ -118,6 +142,7 @@ class Cost(TypedDict):
 
     spent: float | None
     projected: float | None
+    forecast: Interval | None
     budget: float | None
     tokens: Tokens
     attempts_of_unknown_usage: int
@@ -132,6 +157,7 @@ class Status(TypedDict):
     progress: Progress
     rate: float | None
     seconds_left: float | None
+    forecast: Forecast | None
     errors: dict[str, int]
     tokens: Tokens
     cost: float | None

@@ -90,6 +90,7 @@ class StrategyPipeline(Pipeline):
         """Attach to a run."""
         super().begin(run)
         self._limits.begin(run.engine)
+        run.counters.endpoints = self._limits.names
         self._failures.begin(run)
         self._plain_attempts = PlainAttempts(
             pipeline=self,
@@ -110,7 +111,7 @@ class StrategyPipeline(Pipeline):
     def batch_started(self, total: int) -> None:
         """Send observers the start."""
         super().batch_started(total)
-        self._events.run_started(total)
+        self._events.run_started(total, self.run)
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Send observers the end, and wait until all events are delivered."""

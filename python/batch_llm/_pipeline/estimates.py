@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from .._boards import note_reached, open_board, shown, was_reached
 from .._endings import FAILURES
@@ -57,6 +58,8 @@ class Limits:
         self._shared = shared
         self._board: Board | None = None
         self._queues: dict[int, int] = {}
+        self.names: dict[int, str] = {}
+        """By queue, what a strategy of its items sends requests to."""
         self._scopes: list[Any] = []  # referenced, so that their ids stay theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
         self._prices: set[Price | None] = set()
@@ -104,6 +107,8 @@ class Limits:
         """The queue of requests that are sent one by one; 0 is that of the run's own scope."""
         scope = self._known.get(strategy).scope
         if scope is None:
+            if not self.names:
+                self.names[0] = _name_of(strategy)
             return 0
         queue = self._queues.get(id(scope))
         if queue is None:
@@ -111,6 +116,7 @@ class Limits:
                 raise ValueError("a pool cannot have shared_limits; run it in one process, or share a member's limits")
             queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
+            self.names[queue] = _name_of(strategy)
             if self._board is not None:
                 self._share(queue, shared_name_of(strategy), holder())
         return queue
@@ -226,3 +232,12 @@ class Limits:
         """The price of a strategy's model in the lane of the run, if it is known."""
         price = self.price_live(strategy)
         return price if price is None or self.lane_of_run is None else price.in_lane(self.lane_of_run.price_lane)
+
+
+def _name_of(strategy: Any) -> str:
+    """The model of a strategy and where it is, or its class."""
+    model, address = getattr(strategy, "model", None), getattr(strategy, "base_url", None)
+    if not isinstance(model, str) or not model:
+        return type(strategy).__name__
+    place = urlsplit(address).netloc.rpartition("@")[2] if isinstance(address, str) else ""
+    return f"{model} at {place}" if place else model

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._logs import log_event, logger
+from .._progress import Outlook
 from .._shown import Lines
 from ..observers.base import ProcessingEvent
 from .middlewares import SKIPPED
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .._core import Flight
     from .._items import LLMWorkItem
     from .._results import ProcessingStats, WorkItemResult
-    from .._run import RunPlan
+    from .._run import Run, RunPlan
 
 
 class Events:
@@ -41,14 +42,19 @@ class Events:
         self.observations = [Observation(observer, limit, fail) for observer in plan.observers]
         self.watchers = [observer for observer in plan.observers if isinstance(observer, AttemptWatcher)]
         """Those who are there while an attempt is in flight."""
+        self._outlook: Outlook | None = None
 
     def emit(self, event: ProcessingEvent, **data: Any) -> None:
         """Send an event to observers; each receives its own copy of the data."""
         for observation in self.observations:
             observation.emit(event, dict(data))
 
-    def run_started(self, total: int) -> None:
+    def run_started(self, total: int, run: Run) -> None:
         """Tell them of the start of the run."""
+        if self.watchers:
+            self._outlook = outlook = Outlook(run)
+            for watcher in self.watchers:
+                watcher.follow(outlook)
         self.emit(ProcessingEvent.BATCH_STARTED, total=total)
         for worker in range(self._known_workers) if self.observations else ():
             self.emit(ProcessingEvent.WORKER_STARTED, worker_id=worker)
@@ -146,4 +152,8 @@ class Events:
 
     def clear(self) -> None:
         """Drop all references to the user's objects."""
+        outlook, self._outlook = self._outlook, None
+        if outlook is not None:
+            for watcher in self.watchers:
+                watcher.leave(outlook)
         self.observations, self.watchers = [], []

@@ -286,6 +286,7 @@ class Failures:
         """Record that the run ends early."""
         self._early.stopped()
         termination = self._guards.stopped(category)
+        self.run.counters.ends_early(termination)
         if self._on_stop is not None:
             self._on_stop(termination)
         log_event(

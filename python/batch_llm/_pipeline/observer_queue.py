@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .._core import Flight
+    from .._progress import Outlook
     from ..observers.base import ProcessingEvent, ProcessorObserver
 
 
@@ -25,6 +26,12 @@ class AttemptWatcher(ABC):
     @abstractmethod
     def watch(self, flight: Flight, strategy: Any, prompt: Any) -> AbstractContextManager[Callable[[Any], None]]:
         """Return the context of an attempt, in its own task; it yields a function that receives the answer."""
+
+    def follow(self, outlook: Outlook) -> None:  # noqa: B027 - not every watcher shows forecasts
+        """Called when a run starts, with what forecasts it."""
+
+    def leave(self, outlook: Outlook) -> None:  # noqa: B027
+        """Called when it has ended."""
 
 
 TIMEOUTS_UNTIL_SILENCE = 3

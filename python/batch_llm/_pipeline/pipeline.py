@@ -223,7 +223,7 @@ class Pipeline:
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
             paid = None if flight is None or usage is None else paid_now(flight, usage)
             self.run.engine.record(index, False, type(error).__name__, paid)
-            self.run.count_not_sent(result)
+            self.run.counters.count_not_sent(result)
 
     def clear(self) -> None:
         """Drop all references to the user's objects; the run is over."""
@@ -240,11 +240,13 @@ class Pipeline:
         words: dict[str, Any] = {}
         if isinstance(error, ProviderError):
             words = {"finish_reason": error.finish_reason, "native_finish_reason": error.native_finish_reason}
+        text = describe(error)
+        self.run.counters.failed(error, text)
         return WorkItemResult(
             item.item_id,
             False,
             None,
-            describe(error),
+            text,
             item.context,
             usage,
             attempts=attempts,
@@ -345,7 +347,7 @@ class Pipeline:
         for result in results:
             if result.reused is None:
                 engine.record_refused(1, result._error_name or "unknown")
-                self.run.count_not_sent(result)
+                self.run.counters.count_not_sent(result)
         self._report(results[-1].item_id, len(results))
 
     def answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
@@ -358,7 +360,7 @@ class Pipeline:
         if not results:
             return
         for result in results:
-            self.run.count_not_sent(result)
+            self.run.counters.count_not_sent(result)
         self.run.engine.record_refused(len(results), results[0]._error_name or "unknown")
         self._report(results[-1].item_id, len(results))
 

@@ -20,11 +20,12 @@ from .._report import rate, seconds, short, until
 from .._results import cause_of
 from .._secrets import quoted
 from .._types import ProgressDisplay
+from .costs import cost_of
+from .outlook import Outlook
 
 if TYPE_CHECKING:
-    from .._results import ProcessingStats
+    from .._results import Forecast
     from .._run import Run
-    from ..prices import Price
 
 
 WINDOW_SECONDS = 10.0
@@ -64,13 +65,26 @@ class Snapshot:
     not_sent: int = 0
     standstill: tuple[str, float | None] | None = None
     """Why the run is stalled, and the seconds left if known."""
+    forecast: Forecast | None = None
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end, if known."""
+        """Seconds to the end, if known: by the forecast; by the rate as long as there is none."""
+        if self.forecast is not None and self.forecast.seconds_left is not None:
+            return self.forecast.seconds_left.expected
         if self.is_growing or self.rate <= 0:
             return None
         return (self.total - self.done) / self.rate
+
+    def end(self) -> str:
+        """Between which times the run will probably end; empty if that is not known."""
+        left = None if self.forecast is None else self.forecast.seconds_left
+        return "" if left is None else f"{seconds(left.low)} to {seconds(left.high)}"
+
+    def final_cost(self) -> str:
+        """Between which amounts all of it will probably cost; empty if that is not known."""
+        cost = None if self.forecast is None else self.forecast.cost
+        return "" if cost is None or not cost.high else f"{_money(cost.low)} to {_money(cost.high)}"
 
     def words(self) -> list[str]:
         """Return the texts beside the count and the rate."""
@@ -90,7 +104,8 @@ class Snapshot:
         if self.tokens:
             words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
-            words.append(f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.2g}")
+            final = self.final_cost()
+            words.append(f"cost {_money(self.cost)}" + (f" of {final}" if final else ""))
         return words + self.waits()
 
     def waits(self) -> list[str]:
@@ -104,6 +119,10 @@ class Snapshot:
         elif self.cooldown > 0:
             words.append(f"cooldown {seconds(self.cooldown)}")
         return words
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
 
 
 class Display(Protocol):
@@ -183,6 +202,7 @@ class Ticker:
         self._expected = expected
         self._price = price
         self._rate = RecentRate()
+        self._outlook = Outlook(run)
         self._failed = False
         self._timer = run.loop.call_soon(self._tick)
 
@@ -225,6 +245,7 @@ class Ticker:
             outage=outage,
             in_batches=self._run.in_batches(),
             standstill=standstill,
+            forecast=self._outlook.now(),
         )
 
 
@@ -242,21 +263,6 @@ class RecentRate:
             history.popleft()
         began, before = history[0]
         return (done - before) / (now - began) if now > began else 0.0
-
-
-def cost_of(stats: ProcessingStats, price: Price | None) -> float | None:
-    """Return what a run has cost so far; None: not known.
-
-    Args:
-        stats: Its counters.
-        price: What its tokens cost, if they have one price.
-    """
-    usage = {
-        "input_tokens": stats.total_input_tokens,
-        "output_tokens": stats.total_output_tokens,
-        "cached_input_tokens": stats.total_cached_tokens,
-    }
-    return stats.budget_cost_used or (None if price is None else price.of(usage))
 
 
 class TqdmBar:
@@ -297,6 +303,8 @@ def bar_format(snapshot: Snapshot, columns: int | None) -> str:
         start, width, count = "{percentage:3.0f}%|{bar}| ", len("100%|| ") + BAR_COLUMNS, _count(snapshot)
         left = "<?" if snapshot.eta is None else f"<{tqdm.format_interval(snapshot.eta)}"
     words = [tqdm.format_interval(snapshot.elapsed) + left, rate(snapshot.rate or None), *snapshot.words()]
+    if snapshot.end():
+        words.append(f"{snapshot.end()} left")
     room = None if columns is None else columns - width - len(count) - len(" []")
     shown = _fitting(words, snapshot.waits(), room)
     return start + (f"{count} [{shown}]" if shown else count).replace("{", "{{").replace("}", "}}")
@@ -396,7 +404,8 @@ def _final_words(snapshot: Snapshot) -> list[str]:
 def _line(snapshot: Snapshot) -> list[str]:
     words = [rate(snapshot.rate or None), *snapshot.words()]
     if snapshot.eta:
-        words.insert(1, f"{seconds(snapshot.eta)} left")
+        interval = f" ({snapshot.end()})" if snapshot.end() else ""
+        words.insert(1, f"{seconds(snapshot.eta)} left{interval}")
     return words
 
 

@@ -3,19 +3,29 @@
 Batches, reports and stores are made of these. Used by everything above; uses nothing but values.
 """
 
-from .explain import cache_misses, cause_of
+from .bounds import cause_of
+from .explain import cache_misses
+from .forecast import LEVEL, Forecast, Interval, Moment, Sample, forecast
 from .item import Failed, Result, Succeeded, WorkItemResult, as_result, succeeded
 from .stats import BatchTermination, ProcessingStats
+from .verdict import Verdict
 
 __all__ = [
+    "LEVEL",
     "BatchTermination",
     "Failed",
+    "Forecast",
+    "Interval",
+    "Moment",
     "ProcessingStats",
     "Result",
+    "Sample",
     "Succeeded",
+    "Verdict",
     "WorkItemResult",
     "as_result",
     "cache_misses",
     "cause_of",
+    "forecast",
     "succeeded",
 ]

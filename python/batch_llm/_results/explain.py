@@ -2,121 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-
-class Bounds(Protocol):
-    """The counters of a run that show what limited it."""
-
-    @property
-    def bound_by(self) -> Mapping[str, float]:
-        """Seconds by reason."""
-        ...
-
-    @property
-    def limits(self) -> Sequence[Mapping[str, Any]]:
-        """The limits in force."""
-        ...
-
-    @property
-    def sent_live(self) -> Mapping[str, int]:
-        """Requests that were sent one by one instead of in batches, by reason."""
-        ...
-
-    @property
-    def concurrency(self) -> float:
-        """The concurrency that was found."""
-        ...
-
-    @property
-    def prompt_cache(self) -> Mapping[str, int]:
-        """Requests by what they found in the provider's prompt cache."""
-        ...
-
+from .bounds import Bounds, meaning_of
+from .verdict import Facts, verdict
 
 SMALLEST_SHARE = 0.05
 """Smallest share of the run for which a reason is listed."""
 
-_WORDS = {
-    "workers": (
-        "all workers were busy",
-        "raise the concurrency, or set concurrency='auto' to find it automatically",
-    ),
-    "concurrency": (
-        "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",
-        "nothing, if the run was short and it was still rising; otherwise get a higher limit from the provider",
-    ),
-    "pace": (
-        "the request rate was at the provider's limit, estimated from its 429 responses",
-        "get a higher limit from the provider; if you know your limits, set them to avoid rate limits",
-    ),
-    "cooldown": (
-        "the run was in a cooldown after a rate limit",
-        "set your limits (max_requests_per_minute, quotas) to avoid rate limits; with concurrency= in place of "
-        "max_workers, a run pauses only if the server requests it",
-    ),
-    "outage": (
-        "the provider was down: connections failed, or it returned server errors",
-        "wait until it is up again; RetryConfig.outage_patience limits how long a run waits",
-    ),
-    "slow_start": (
-        "starts were spaced out, by a slow start or a startup ramp",
-        "set RateLimitConfig.slow_start_items=0 or concurrency='auto', and remove startup_ramp",
-    ),
-    "other_runs": (
-        "other runs of the same quota scope had their turn",
-        "run fewer of them at the same time",
-    ),
-    "estimates": (
-        "items waited for the token estimator",
-        "use a faster one, or none: by default tokens are estimated from the length of the prompt",
-    ),
-    "budget": (
-        "the rest of the budget was reserved for attempts in flight",
-        "set max_tokens, so that each attempt reserves less",
-    ),
-    "tools": (
-        "the tools of conversations were working",
-        "make them faster, or raise the concurrency, so that more conversations are open",
-    ),
-    "prompt_cache": (
-        "requests waited until the first one with the same prefix had written the provider's prompt cache",
-        "set cache_prompt=False, but then the others pay for that prefix in full",
-    ),
-    "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
-    "paused": ("the run was paused", "call resume()"),
-    "backoff": (
-        "all remaining items were in backoff after errors",
-        "check why they failed; RetryConfig sets the backoff and the number of attempts",
-    ),
-    "batches": (
-        "requests were in batches at the provider",
-        "use lane='live' if time matters more than half the price",
-    ),
-    "source": (
-        "nothing was waiting to start",
-        "add items faster; at the end of a run, when only the last attempts are in flight, this is normal",
-    ),
-}
-_QUOTA = (
-    "{limit} {whose} used up",
-    "{remedy}; for a limit on tokens, shorten prompts or lower max_tokens too",
-)
 
-
-def explain(stats: Bounds) -> str:
-    """Return one line per reason, the longest first: its share of the time, what it means, what to change."""
+def explain(stats: Facts) -> str:
+    """Return the verdict, then one line per reason, the longest first: its share, what it means, what to change."""
     whole = sum(stats.bound_by.values())
+    lines = [str(verdict(stats))]
     if whole <= 0:
-        return "no time was recorded: nothing has run"
-    lines = []
+        return lines[0]
     for name, seconds in sorted(stats.bound_by.items(), key=lambda entry: -entry[1]):
         share = seconds / whole
         if share >= SMALLEST_SHARE:
-            meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
-            text = meaning.format(concurrency=stats.concurrency)
-            lines.append(f"{share:4.0%} of {whole:.1f} s: {text}. To change it: {remedy}.")
+            meaning, remedy = meaning_of(stats, name)
+            lines.append(f"{share:4.0%} of {whole:.1f} s: {meaning}. To change it: {remedy}.")
     if stats.sent_live:
         whys = ", ".join(f"{count:,} {_SENT_LIVE.get(why, why)}" for why, count in stats.sent_live.items())
         lines.append(f"Sent one by one instead of in batches: {whys}.")
@@ -129,7 +32,7 @@ def explain(stats: Bounds) -> str:
 _SENT_LIVE = {
     "price": "because a batch costs as much",
     "deadline": "because a batch would probably end after the deadline",
-    "reserve": "because, if the batches failed, there would be no time to send more requests one by one",
+    "fallback": "because, if the batches failed, there would be no time to send more requests one by one",
     "late": "because their batches had to be cancelled before the deadline",
     "unfit": "because they cannot be in a batch",
 }
@@ -155,26 +58,3 @@ def cache_misses(stats: Bounds) -> str:
     ]
     hits = f"{found.get('hit', 0):,} of {sum(found.values()):,} requests read it"
     return f"{hits}; {', '.join(misses)}" if misses else hits
-
-
-def _quota(stats: Bounds, name: str) -> tuple[str, str]:
-    measure = name.partition(":")[2]
-    rows = [row for row in stats.limits if row["measure"] == measure]
-    row = min(rows, key=lambda row: row["amount"] / row["per"], default=None)
-    words = measure.replace("_", " ")
-    if row is None:
-        return _QUOTA[0].format(limit=f"a limit on {words}", whose="was"), _QUOTA[1].format(remedy="raise it")
-    times = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
-    time = times.get(row["per"], f"{row['per']:g} s")
-    whose = "(reported by the provider) was" if row["learned"] else "(set by you) was"
-    remedy = "get a higher limit from the provider" if row["learned"] else "raise the limit, if the provider allows it"
-    return (
-        _QUOTA[0].format(limit=f"the limit of {row['amount']:,.0f} {words} per {time}", whose=whose),
-        _QUOTA[1].format(remedy=remedy),
-    )
-
-
-def cause_of(name: str) -> str:
-    """Return what a stalled run is waiting for."""
-    measure = name.partition(":")[2].replace("_", " ")
-    return f"the provider's limit on {measure} is used up" if measure else "the provider requested a pause"

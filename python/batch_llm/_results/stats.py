@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class ProcessingStats:
     pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"batches"`` (the same,
     with requests in batches), ``"backoff"`` (all remaining items waited for a retry), ``"tools"`` (the tools of
     conversations were working), ``"prompt_cache"`` (the first request with a prefix wrote the provider's prompt
-    cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"paused"``.
+    cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"store"`` (results were
+    being written), ``"last_items"`` (all items had been sent), ``"paused"``.
 
     ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
     because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``, or
@@ -47,14 +51,18 @@ class ProcessingStats:
     no prefix that is long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
-    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"reserve"`` (if the batches failed,
+    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"fallback"`` (if the batches failed,
     there would be no time to send more requests one by one), ``"late"`` (their batches had to be cancelled) and
     ``"unfit"`` (they cannot be in a batch).
 
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
     items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``
     are the limits in force, set by you or (``learned``) reported by the provider, and what is left of each.
-    ``concurrency`` is the limit that ``"auto"`` found.
+    ``concurrency`` is the limit that ``"auto"`` found. ``endpoints`` has, for each set of limits that strategies share
+    (a provider, a key and a model; or the run's own), its ``name``, the number of ``attempts`` and the ``seconds`` for
+    which these were in flight, in all. ``loop_busy`` is the share of the time for which the event loop was busy, from
+    0 to 1, as far as it is known. ``failure`` is the error of the first failed item. ``ended`` and ``ended_reason`` say
+    why the run ended early, as in :class:`BatchTermination`; empty if it did not.
     """
 
     total: int = 0
@@ -81,12 +89,26 @@ class ProcessingStats:
     cache_write_tokens: int = 0
     prompt_cache: dict[str, int] = field(default_factory=dict)
     sent_live: dict[str, int] = field(default_factory=dict)
+    endpoints: list[dict[str, Any]] = field(default_factory=list)
+    loop_busy: float = 0.0
+    failure: str = ""
+    ended: str = ""
+    ended_reason: str = ""
 
     def explain(self) -> str:
-        """Return what limited the run, for what share of the time, and how to change it: one line per reason."""
+        """Return what limited the run most, in one sentence; then one line per reason, with its share of the time.
+
+        If all items failed, or the run ended early, the sentence says why.
+        """
         from .explain import explain
 
         return explain(self)
+
+    def verdict(self) -> Verdict:
+        """Return what limited the run most, in one sentence with one thing to do."""
+        from .verdict import verdict
+
+        return verdict(self)
 
     def copy(self) -> dict[str, Any]:
         """Return the counters as a new dict."""

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .._results import ProcessingStats
+from .._json_values import without_secrets
+from .._results import BatchTermination, ProcessingStats
 
 if TYPE_CHECKING:
     from .._core import RunHandle
     from .._results import WorkItemResult
+
+LONGEST_ERROR = 500
+"""Characters of an error that are kept."""
+
+
+class LoopTime:
+    """For how much of the time the loop's thread is busy: running, or waiting for a processor."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._began = time.monotonic(), _busy()
+        self._share = 0.0
+
+    def look(self) -> float:
+        """Return the share, from 0 to 1; in other threads, what it was when the loop last looked."""
+        if threading.get_ident() == self._thread:
+            passed = time.monotonic() - self._began[0]
+            if passed > 0:
+                self._share = min((_busy() - self._began[1]) / passed, 1.0)
+        return self._share
+
+
+def _busy() -> float:
+    """Seconds for which this thread ran, or could have run (known on Linux only)."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as file:
+            waited = int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        waited = 0.0
+    return time.thread_time() + waited
 
 
 class Counters:
@@ -19,6 +52,11 @@ class Counters:
     def __init__(self) -> None:
         self._start_time = time.time()
         self._not_sent: Counter[str] = Counter()  # by the name of the error
+        self._failure = ""
+        self._termination = BatchTermination()
+        self.loop = LoopTime()
+        self.endpoints: dict[int, str] = {}
+        """What requests are sent to, by the number of the queue; set by the pipeline."""
 
     def stats(
         self,
@@ -38,10 +76,29 @@ class Counters:
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
         else:
             self._set_apart(counts)
-            if waits_in_batches and "source" in counts["bound_by"]:
-                counts["bound_by"]["batches"] = counts["bound_by"].pop("source")
+            bound_by = counts["bound_by"]
+            if waits_in_batches and bound_by.keys() & {"source", "last_items"}:
+                waits = (bound_by.pop(name, 0.0) for name in ("source", "last_items"))
+                bound_by["batches"] = sum(waits)
             counts["sent_live"] = sent_live
-        return ProcessingStats(**{**counts, "start_time": self._start_time})
+            counts["endpoints"] = [
+                {"name": self.endpoints.get(queue, ""), "attempts": attempts, "seconds": seconds}
+                for queue, (attempts, seconds) in enumerate(counts["endpoints"])
+                if attempts
+            ]
+        if self._termination.kind != "completed":
+            counts["ended"], counts["ended_reason"] = self._termination.kind, self._termination.reason or ""
+        mine = {"start_time": self._start_time, "loop_busy": self.loop.look(), "failure": self._failure}
+        return ProcessingStats(**{**counts, **mine})
+
+    def ends_early(self, termination: BatchTermination) -> None:
+        """Keep why the run ends early."""
+        self._termination = termination
+
+    def failed(self, error: BaseException, text: str) -> None:
+        """Keep the error of the first item that failed."""
+        if not (self._failure or isinstance(error, asyncio.CancelledError)):
+            self._failure = (without_secrets(text) or "")[:LONGEST_ERROR]
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
         """Count a result whose item was never sent."""

@@ -256,6 +256,10 @@ class FailurePolicy(Protocol):
         ...
 
 
+SampleRow = tuple[float, int, int, tuple[int, int, int], float, float, tuple[int, int, int]]
+"""See ``RunHandle.samples``."""
+
+
 class Engine(Protocol):
     """What a pipeline calls of the run's engine; see ``_core.RunHandle``, which implements it."""
 
@@ -346,6 +350,10 @@ class Engine(Protocol):
 
     def record_refused(self, count: int, error: str, /) -> None:
         """Count items that never started."""
+        ...
+
+    def samples(self) -> tuple[list[SampleRow], tuple[float, int, int]]:
+        """Return finished items, evenly spaced over the run; and the run now."""
         ...
 
     def spend(self, cost: float, /) -> None:

@@ -98,8 +98,7 @@ class Run:
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
         self._interrupted_in_flight: set[int] = set()
-        self._counters = Counters()
-        self.count_not_sent = self._counters.count_not_sent
+        self.counters = Counters()
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
         self.set_concurrency = self.handle.set_workers
@@ -168,6 +167,7 @@ class Run:
 
     def _beat(self) -> None:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
+        self.counters.loop.look()
 
     async def stop(self) -> None:
         """Cancel the run; ``execute()`` then returns."""
@@ -179,7 +179,7 @@ class Run:
 
     def stats(self) -> ProcessingStats:
         """Return the counters."""
-        return self._counters.stats(
+        return self.counters.stats(
             self.handle, self.results, self.pipeline.sent_live(), waits_in_batches=self.waits_in_batches
         )
 

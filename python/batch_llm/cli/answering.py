@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from .._report import write as write_report
 from .._results import BatchTermination, WorkItemResult
 from .._shown import line
+from .._view import BatchItems
+from .._view import write as write_page
 from ..artifacts import ResponseCache, store_at
 from ..blocking import BlockingResultStream, stream
 from ..results import BatchResult
@@ -232,7 +233,7 @@ def _report(path: str, tally: Tally, mode: int) -> None:
         tally.results, termination=tally.termination, stats=tally.stats, wall_time_seconds=tally.seconds
     )
     try:
-        write_report(batch, path, mode)
+        write_page(BatchItems(batch), path, mode)
     except OSError as error:
         raise files.problem(f"--report {path}", error) from error
 

@@ -39,9 +39,13 @@ def progress(found: Any) -> str:
     if found["rate"]:
         words.append(f"{found['rate']:,.1f}/s")
     if found["seconds_left"]:
-        words.append(f"{span(found['seconds_left'])} left")
+        left = (found.get("forecast") or {}).get("seconds_left")
+        interval = f" ({span(left['low'])} to {span(left['high'])})" if left else ""
+        words.append(f"{span(found['seconds_left'])} left{interval}")
     if found["cost"]:
-        words.append(money(found["cost"]))
+        final = (found.get("forecast") or {}).get("cost")
+        of = f" of {money(final['low'])} to {money(final['high'])}" if final else ""
+        words.append(f"{money(found['cost'])}{of}")
     return ", ".join(words)
 
 
@@ -105,7 +109,9 @@ def cost(found: Any) -> str:
         return "the cost is not known: the price of the model is not"
     words = [f"{money(found['spent'])} so far"]
     if found["projected"] is not None and found["projected"] > found["spent"]:
-        words.append(f"about {money(found['projected'])} by the end")
+        final = found.get("forecast")
+        interval = f" ({money(final['low'])} to {money(final['high'])})" if final else ""
+        words.append(f"about {money(found['projected'])}{interval} by the end")
     if found["budget"] is not None:
         words.append(f"budget {money(found['budget'])}")
     return ", ".join(words)

@@ -24,6 +24,7 @@ from .base import BaseObserver, ProcessingEvent
 
 try:
     from opentelemetry import metrics, trace
+    from opentelemetry.metrics import CallbackOptions, Observation
 except ImportError as error:
     raise ImportError(
         "OpenTelemetry is required for this. Install it: pip install 'batch-llm[opentelemetry]'"
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
     from .._core import Flight
+    from .._progress import Outlook
+    from .._results import Forecast
 
 __all__ = ["OpenTelemetryObserver"]
 
@@ -83,7 +86,9 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
 
     Metrics are ``gen_ai.client.operation.duration`` (seconds) and ``gen_ai.client.token.usage`` for each attempt;
     ``batch_llm.items`` (by ``batch_llm.outcome``: ``succeeded``, ``failed``, ``not_sent``, ``replayed``),
-    ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of cooldown).
+    ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of cooldown); and the forecast of the run, as soon as
+    there is one: ``batch_llm.forecast.seconds_left`` and ``batch_llm.forecast.cost``, each with ``batch_llm.bound``
+    ``low``, ``expected`` and ``high``. Of several runs at a time, it is the last end, and the sum of the costs.
 
     Args:
         tracer_provider: Creates the tracer; by default the global provider.
@@ -119,6 +124,36 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
         self._items = meter.create_counter("batch_llm.items", "{item}", "Finished items.")
         self._rate_limits = meter.create_counter("batch_llm.rate_limits", "{refusal}", "Rate limited requests.")
         self._cooldown = meter.create_counter("batch_llm.cooldown", "s", "Time in cooldown after rate limits.")
+        self._outlooks: list[Outlook] = []
+        meter.create_observable_gauge(
+            "batch_llm.forecast.seconds_left", [self._seconds_left], "s", "Time to the end of the run, 90 % interval."
+        )
+        meter.create_observable_gauge(
+            "batch_llm.forecast.cost", [self._final_cost], "{currency}", "Cost of the whole run, 90 % interval."
+        )
+
+    def follow(self, outlook: Outlook) -> None:
+        """Measure the forecast of a run from now on."""
+        self._outlooks.append(outlook)
+
+    def leave(self, outlook: Outlook) -> None:
+        """Measure it no more."""
+        self._outlooks = [other for other in self._outlooks if other is not outlook]
+
+    def _seconds_left(self, _: CallbackOptions) -> list[Observation]:
+        found = [one.seconds_left for one in self._forecasts() if one.seconds_left is not None]
+        return _bounds([max(bound) for bound in zip(*found, strict=True)])
+
+    def _final_cost(self, _: CallbackOptions) -> list[Observation]:
+        found = [one.cost for one in self._forecasts() if one.cost is not None]
+        return _bounds([sum(bound) for bound in zip(*found, strict=True)])
+
+    def _forecasts(self) -> list[Forecast]:
+        found = []
+        for outlook in self._outlooks:
+            with contextlib.suppress(RuntimeError):  # the run is just ending
+                found.append(outlook.now())
+        return [one for one in found if one is not None]
 
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
         """Count results and cooldowns."""
@@ -194,6 +229,11 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
             if count:
                 self._tokens.record(count, {**attributes, "gen_ai.token.type": kind})
         self._duration.record(seconds, attributes)
+
+
+def _bounds(values: list[float]) -> list[Observation]:
+    names = ("low", "expected", "high")
+    return [Observation(value, {"batch_llm.bound": name}) for name, value in zip(names, values, strict=False)]
 
 
 def _common(strategy: Any) -> tuple[str, dict[str, Any]]:

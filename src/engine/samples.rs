@@ -1,0 +1,92 @@
+//! Finished items, evenly spaced over a run: what a forecast is made of. The scheduler notes them, Python computes
+//! (`python/batch_llm/_results/forecast.py`).
+
+use std::time::Duration;
+
+use super::stats::Usage;
+
+/// So many are kept at most, whatever the length of the run.
+pub const MOST: usize = 256;
+
+/// An item that has finished, and the run at that moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Since the start of the run.
+    pub at: Duration,
+    /// Items that have been tried and are done, this one included.
+    pub done: u64,
+    /// Items that have started and are not done.
+    pub in_work: u64,
+    /// What all items that are done have used.
+    pub used: Usage,
+    /// What was spent of the budget.
+    pub spent: f64,
+    /// How long this item took since it started.
+    pub took: Duration,
+    /// What this item has used.
+    pub own: Usage,
+}
+
+/// Every so many items one, the more items there are the fewer.
+#[derive(Debug)]
+pub struct Samples {
+    kept: Vec<Sample>,
+    every: u64,
+    done: u64,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self { kept: Vec::new(), every: 1, done: 0 }
+    }
+}
+
+impl Samples {
+    /// One more item is done. `sample` is called if it is kept, with the number of items done.
+    pub fn note(&mut self, sample: impl FnOnce(u64) -> Sample) {
+        self.done += 1;
+        if !self.done.is_multiple_of(self.every) {
+            return;
+        }
+        if self.kept.len() == MOST {
+            self.every *= 2;
+            self.kept.retain(|kept| kept.done.is_multiple_of(self.every));
+            if !self.done.is_multiple_of(self.every) {
+                return;
+            }
+        }
+        self.kept.push(sample(self.done));
+    }
+
+    /// Those that are kept, in order.
+    pub fn kept(&self) -> &[Sample] {
+        &self.kept
+    }
+
+    /// How many items are done.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_few_and_evenly_spaced() {
+        let mut samples = Samples::default();
+        for number in 1..=10_000_u64 {
+            samples.note(|done| {
+                assert_eq!(done, number);
+                let (at, took) = (Duration::from_secs(done), Duration::ZERO);
+                Sample { at, done, in_work: 0, used: Usage::default(), spent: 0.0, took, own: Usage::default() }
+            });
+            let kept = samples.kept();
+            assert!(kept.len() <= MOST && kept.len() * 2 >= MOST.min(usize::try_from(number).unwrap()));
+        }
+        let gaps: Vec<u64> = samples.kept().windows(2).map(|pair| pair[1].done - pair[0].done).collect();
+        assert!(gaps.iter().all(|gap| *gap == 64), "{gaps:?}");
+        assert_eq!(samples.done(), 10_000);
+    }
+}
