@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Part;
 use super::health::{Health, Standing};
 use super::latency::Latency;
 use crate::engine::scope::{Member as Joined, Scope};
@@ -24,6 +23,21 @@ const UNKNOWN: f64 = 1.0;
 const FIRST: Duration = Duration::from_secs(5);
 /// At most.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// What a pool is made of.
+#[derive(Clone)]
+pub struct Part {
+    /// The member's limits.
+    pub scope: Arc<Scope>,
+    /// How much of the load it gets, in terms of the others.
+    pub weight: f64,
+    /// Zero: a member. Others are fallbacks, in this order.
+    pub tier: u8,
+    /// Whether this fallback is asked where no member can be.
+    pub is_spare: bool,
+    /// A number for its address and model: where those are the same, keys of one account share limits.
+    pub endpoint: u64,
+}
 
 /// One member.
 pub struct Member {

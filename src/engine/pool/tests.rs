@@ -1,7 +1,9 @@
 //! Tests of the pool: seats are given, claimed and given back; members are compared and left out.
 
+use super::health::Fault;
 use super::*;
 use crate::engine::measure::{Limit, Measure};
+use crate::engine::scope::Scope;
 
 const SECOND: Duration = Duration::from_secs(1);
 

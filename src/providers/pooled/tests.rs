@@ -1,5 +1,7 @@
 //! Whole runs over pools of made-up members, in simulated time: the engine and the pool are the real ones.
 
+#![allow(clippy::print_stdout)] // the figures of docs/pools.md
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
