@@ -19,6 +19,12 @@ from batch_llm.testing import SimulatedProvider
 from . import buckets
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the stages of CI that failed before: the end of its output may be all that is kept."""
+    if failed := os.environ.get("FAILED_STAGES"):
+        terminalreporter.write_line(f"stages of CI that failed before this one: {failed}")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _collect_only_what_is_new() -> None:
     """Have full collections look through what a module's tests make, and not through all that was there before."""

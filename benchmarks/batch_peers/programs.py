@@ -50,7 +50,7 @@ def batch_llm() -> Program:
             linger=0.5,  # how fast this program is does not depend on the provider's clock
             first_poll=POLL * second,
             longest_poll=POLL * second,
-            looks=[pause * second for pause in (0, 15, 60, 180)],
+            list_delays=[pause * second for pause in (0, 15, 60, 180)],
         )
         where = {"api_key": "any", "base_url": job["url"], "store": f"{job['folder']}/run.db"}
         batch = run(f"openai:{MODEL}", job["prompts"], lane="batch", batches=settings, preserve_order=True, **where)

@@ -1067,8 +1067,9 @@ class BatchLane:
         path: The store.
         kind: ``"sqlite"`` or ``"jsonl"``.
         options: How it is opened.
-        how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``looks`` and ``queue_wait``
-            in seconds; ``probe``; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and ``settle``.
+        how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``list_delays`` and
+            ``queue_wait`` in seconds; ``probe``; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and
+            ``cancel_time``.
 
     Raises:
         ArtifactError: If the ledger cannot be used, such as while another process has it open.
@@ -1111,7 +1112,7 @@ class BatchLane:
         """Ask providers to cancel all batches; what is done by then is collected as usual."""
 
     def at_rest(self) -> Awaitable[None]:
-        """Resolve when the batches whose results are here are settled, or after ten seconds."""
+        """Resolve when the batches whose results are here are collected, or after ten seconds."""
 
     def close(self, is_complete: bool) -> None:
         """Let go of everything.

@@ -48,7 +48,7 @@ class PlannedLane:
         cost: The estimated cost, US dollars by list prices; None: a price is unknown.
         expected_end: When half of the requests are probably answered, seconds from the start; None: unknown.
         latest_end: When all of them should be answered at the latest, seconds from the start; None: unknown.
-        why: Why these requests are not in batches (``"price"``, ``"deadline"``, ``"reserve"``, ...; see the guide
+        why: Why these requests are not in batches (``"price"``, ``"deadline"``, ``"fallback"``, ...; see the guide
             "Lanes"); empty if this is the lane that was asked for.
     """
 

@@ -143,7 +143,7 @@ impl Why {
         match self {
             Self::Price => "price",
             Self::Deadline => "deadline",
-            Self::Reserve => "reserve",
+            Self::Reserve => "fallback",
             Self::Late => "late",
             Self::Unfit => "unfit",
         }

@@ -32,7 +32,7 @@ struct Given {
     linger: Option<f64>,
     first_poll: Option<f64>,
     longest_poll: Option<f64>,
-    looks: Option<Vec<f64>>,
+    list_delays: Option<Vec<f64>>,
     queue_wait: Option<f64>,
     probe: Option<bool>,
     auto: Option<GivenAuto>,
@@ -45,7 +45,7 @@ struct GivenAuto {
     deadline: Option<f64>,
     rate: Option<f64>,
     concurrency: f64,
-    settle: Option<f64>,
+    cancel_time: Option<f64>,
 }
 
 impl GivenAuto {
@@ -54,7 +54,7 @@ impl GivenAuto {
             deadline: self.deadline.map(seconds),
             rate: self.rate,
             concurrency: self.concurrency,
-            settle: self.settle.map(seconds),
+            settle: self.cancel_time.map(seconds),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Given {
                 longest,
                 patient: if self.longest_poll.is_some() { longest } else { usual.polling.patient },
             },
-            looks: self.looks.as_ref().map(|looks| looks.iter().copied().map(seconds).collect()),
+            looks: self.list_delays.as_ref().map(|delays| delays.iter().copied().map(seconds).collect()),
             queue_wait: self.queue_wait.map_or(usual.queue_wait, seconds),
             probe: self.probe.unwrap_or(usual.probe),
         }

@@ -23,6 +23,7 @@ mod segments;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

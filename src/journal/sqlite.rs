@@ -17,6 +17,7 @@ use super::index::{Index, short};
 use super::opened::{About, Opened, Reader, Repairs};
 use super::options::{Durability, Options, SCHEMA_VERSION};
 use super::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
+use super::turns::Turns;
 use super::writer::Backend;
 
 /// "bLLj": how SQLite files of ours are known.
@@ -52,6 +53,7 @@ const COLUMNS: &str = "is_item, run, request, identity, item_id, submission_inde
 /// Adds to a database.
 pub struct SqliteJournal {
     path: PathBuf,
+    turns: Turns,
     database: Connection,
     run: u64,
 }
@@ -248,7 +250,7 @@ impl SqliteJournal {
         let reading = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
         let (index, damaged) = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
         let events = events::read(&reading).map_err(failed("reading"))?;
-        let backend = Box::new(Self { path: path.to_owned(), database, run });
+        let backend = Box::new(Self { path: path.to_owned(), turns: Turns::of(path), database, run });
         let reader = Box::new(Rows { path: path.to_owned(), database: reading });
         Ok(Opened { backend, reader, index, repairs: Repairs { damaged, ..Repairs::default() }, events })
     }
@@ -275,6 +277,7 @@ impl SqliteJournal {
     }
 
     fn write(&mut self, group: &[Entry]) -> rusqlite::Result<()> {
+        let _turn = self.turns.wait();
         let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for entry in group {
             match entry {

@@ -352,7 +352,8 @@ def test_the_prompt_cache_is_used_as_chosen(at):
             call("run", "in.jsonl", "-p", "{text}", "-o", f"{how}.jsonl", "-q", "-c", "1", *model)
             money[how] = provider.stats.prompt_caches
     assert (money["off"].written_tokens, money["off"].hits) == (0, 0)
-    assert money["auto"].hits == money["1h"].hits > 40
+    # The first requests may begin before it is known what they have in common.
+    assert min(money["auto"].hits, money["1h"].hits) > 40
     assert money["auto"].written_tokens == money["1h"].written_tokens
     # What is kept for an hour costs more to write.
     assert money["auto"].cost < money["1h"].cost < money["off"].cost

@@ -58,7 +58,7 @@ def test_batches_are_left_listed_and_collected(folder):
         [ticket] = json.loads(call("batches", "out.jsonl.store.db", "--json").stdout)
     assert "20 of 20 answered" in done.stderr
     assert (ledger.calls["create"], ledger.batch.answers) == (1, 19)
-    assert (ticket["stage"], ticket["waiting"]) == ("settled", 0)
+    assert (ticket["stage"], ticket["waiting"]) == ("collected", 0)
     assert ticket["cost"] == pytest.approx(ledger.batch.cost)
 
 

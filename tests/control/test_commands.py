@@ -23,14 +23,10 @@ from batch_llm.cli.main import main
 
 from ..cli_helpers import lines, write_lines
 from ..helpers import Echo
+from ..served import answer, serve
 from .programs import Held, until
 
-
-@pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
-    path = tmp_path / "state"
-    monkeypatch.setenv("BATCH_LLM_STATE", str(path))
-    return path
+pytestmark = pytest.mark.usefixtures("state")
 
 
 @pytest.fixture
@@ -272,7 +268,7 @@ def test_a_detached_run_is_ended_by_a_signal(at, monkeypatch, number):
 
 
 @pytest.mark.parametrize("target", ["out.jsonl", "out.csv"])
-def test_rows_that_are_sent_again_are_in_the_output_once(at, provider, target, monkeypatch):
+def test_rows_that_are_sent_again_are_in_the_output_once(at, target, monkeypatch):
     write_lines(at / "in.jsonl", *({"id": f"r{number}", "prompt": f"p{number}"} for number in range(8)))
     from batch_llm._pipeline import StrategyPipeline
 
@@ -287,18 +283,25 @@ def test_rows_that_are_sent_again_are_in_the_output_once(at, provider, target, m
         if first:
             asked.append(True)
             threading.Thread(target=lambda: asked.append(attach().sync.requeue()["items"])).start()
-            until(lambda: self.overseer.resend is not None)
         return whole
 
+    def reply(body, number):
+        if body["messages"][-1]["content"] == "p7":  # the last one: the run must not end before it was told
+            until(lambda: len(asked) == 2)
+        return answer("chat")
+
     monkeypatch.setattr(StrategyPipeline, "record_result", record_result)
-    code = call("run", "in.jsonl", "-m", "openai:gpt-5-mini", "-o", target, "-q", "-c", "1", "--store", "s.db")
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    with serve(reply) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.root}/v1")
+        code = call("run", "in.jsonl", "-m", "openai:gpt-5-mini", "-o", target, "-q", "-c", "1", "--store", "s.db")
     assert asked == [True, 1]
     assert "8 of 8 answered" in code.stderr
     text = (at / target).read_text()
     assert text.count("r3") == 1
     assert "odd" not in text
-    assert provider.stats.questions["p3"] == 2
-    assert provider.stats.questions["p4"] == 1
+    prompts = [body["messages"][-1]["content"] for body in server.bodies]
+    assert sorted(prompts) == sorted([*(f"p{number}" for number in range(8)), "p3"])
     assert batch_llm.inspect("s.db").failed == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from batch_llm import ControlError, attach, process_prompts
-from batch_llm._control import entries, run_control, server
+from batch_llm._control import entries, server
 from batch_llm._control.client import Client
 from batch_llm._control.protocol import LONGEST_REQUEST, line_of
 from batch_llm._control.server import Endpoint
@@ -23,15 +24,10 @@ from batch_llm._control.server import Endpoint
 from ..helpers import Echo
 from .programs import Held, ask_raw, running, until
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
-
-
-@pytest.fixture
-def state(tmp_path, monkeypatch):
-    path = tmp_path / "state"
-    monkeypatch.setenv("BATCH_LLM_STATE", str(path))
-    monkeypatch.setattr(run_control, "_has_warned", False)
-    return path
+pytestmark = [
+    pytest.mark.usefixtures("state"),
+    pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets"),
+]
 
 
 def mode(path) -> int:
@@ -102,7 +98,6 @@ async def test_bad_requests_are_named(state, message, problem):
 
 async def test_who_says_nothing_is_left_and_so_are_too_many(state, monkeypatch):
     monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 2)
     strategy = Held()
     async with running(strategy, ["a"], control="a"):
         [entry] = entries()
@@ -112,6 +107,10 @@ async def test_who_says_nothing_is_left_and_so_are_too_many(state, monkeypatch):
             quiet.sendall(b'{"ver')
             assert quiet.recv(100) == b""
         monkeypatch.setattr(server, "IDLE_SECONDS", 60.0)
+        [endpoint] = server._open
+        while endpoint._connections:  # its threads have not seen yet that these have ended
+            await asyncio.sleep(0.005)
+        monkeypatch.setattr(server, "MOST_CONNECTIONS", 2)
         clients = [Client(entry) for _ in range(2)]
         assert all("progress" in client.ask("status") for client in clients)
         clients.append(Client(entry))

@@ -18,6 +18,8 @@ from batch_llm._control import entries, find, new_entry, places, read, registry,
 from ..helpers import Echo
 from .programs import Held, program, running, until
 
+pytestmark = pytest.mark.usefixtures("state")
+
 SLOW = """
     import asyncio, sys
     from batch_llm import process_prompts
@@ -27,13 +29,6 @@ SLOW = """
         return prompt
     asyncio.run(process_prompts(slow, ["p0", "p1", "p2"], store=sys.argv[1], control="slow", concurrency=2))
 """
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
-    path = tmp_path / "state"
-    monkeypatch.setenv("BATCH_LLM_STATE", str(path))
-    return path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")

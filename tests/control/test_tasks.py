@@ -141,6 +141,29 @@ def desk(office, monkeypatch, _no_keys):
     provider.goes_on.set()
 
 
+def answered(tools, name):
+    """Run the file to its end, and return what there is to say."""
+    run = tools.run(file="in.jsonl", model=MODEL, output=f"{name}.jsonl", schema="word.json", name=name)["run"]
+    return tools.wait(run=run["id"])
+
+
+@pytest.fixture(scope="module")
+def first(office):
+    """A run that has answered all."""
+    return answered(office[0], "first")
+
+
+@pytest.fixture(scope="module")
+def second(office):
+    """A run of which two have failed."""
+    tools, _, provider, _ = office
+    provider.bad = {"p1", "p4"}
+    try:
+        return answered(tools, "second")
+    finally:
+        provider.bad = set()
+
+
 def started(tools, provider, name, **more):
     """Start a run whose requests wait, and return its id."""
     provider.goes_on.clear()
@@ -172,71 +195,64 @@ def test_03_why_does_this_file_not_work(desk):
         tools.run(file="in.jsonl", model=MODEL, output="x.jsonl", prompt="{no_such}")
 
 
-def test_04_answer_a_file(desk):
-    tools, folder, _ = desk
-    run = tools.run(file="in.jsonl", model=MODEL, output="first.jsonl", schema="word.json", name="first")["run"]
-    found = tools.wait(run=run["id"])
-    assert (found["state"], found["run"]["exit_code"]) == ("ended", 0)
+def test_04_answer_a_file(desk, first):
+    _, folder, _ = desk
+    assert (first["state"], first["run"]["exit_code"]) == ("ended", 0)
     assert [row["output"]["word"] for row in lines(folder / "first.jsonl")] == PROMPTS
 
 
-def test_05_which_runs_were_there(desk):
+def test_05_which_runs_were_there(desk, first):
     tools, *_ = desk
-    assert tools.runs()["runs"] == []
+    assert "first" not in [run["name"] for run in tools.runs()["runs"]]
     assert "first" in [run["name"] for run in tools.runs(past=True)["runs"]]
 
 
-def test_06_how_did_it_go(desk):
+def test_06_how_did_it_go(desk, first):
     tools, *_ = desk
     assert tools.status(run="first.jsonl.store.db")["progress"]["succeeded"] == ROWS
 
 
-def test_07_what_did_it_cost(desk):
+def test_07_what_did_it_cost(desk, first):
     tools, *_ = desk
     found = tools.cost(run="first")
     assert found["tokens"] == {"input": ROWS, "output": ROWS, "cached_input": 0}
     assert found["spent"] > 0
 
 
-def test_08_what_limited_it(desk):
+def test_08_what_limited_it(desk, first):
     tools, *_ = desk
     assert "To change it" in tools.explain(run="first")["text"]
 
 
-def test_09_what_failed_and_why(desk):
-    tools, _, provider = desk
-    provider.bad = {"p1", "p4"}
-    run = tools.run(file="in.jsonl", model=MODEL, output="second.jsonl", schema="word.json", name="second")["run"]
-    assert tools.wait(run=run["id"])["run"]["exit_code"] == 3
+def test_09_what_failed_and_why(desk, second):
+    tools, *_ = desk
+    assert second["run"]["exit_code"] == 3
     found = tools.failures(run="second")["failures"]
     assert {failure["id"] for failure in found} == {"r1", "r4"}
     assert "JSON" in found[0]["error"]
     assert len(tools.failures(run="second", most=1)["failures"]) == 1
 
 
-def test_10_how_many_would_be_sent_again(desk):
+def test_10_how_many_would_be_sent_again(desk, second):
     tools, *_ = desk
     category = tools.failures(run="second")["failures"][0]["category"]
     assert tools.requeue(run="second", category=category, dry_run=True)["items"] == 2
 
 
-def test_11_send_again_what_failed_and_nothing_else(desk):
+def test_11_send_again_what_failed_and_nothing_else(desk, second):
     tools, folder, provider = desk
     assert tools.requeue(run="second", reason="the model was told better")["when"] == "next_run"
-    provider.bad = set()
     provider.asked.clear()
-    run = tools.run(file="in.jsonl", model=MODEL, output="second.jsonl", schema="word.json", name="second")["run"]
-    assert tools.wait(run=run["id"])["run"]["exit_code"] == 0
+    assert answered(tools, "second")["run"]["exit_code"] == 0
     assert sorted(provider.asked) == ["p1", "p4"]
     assert all(row["output"] for row in lines(folder / "second.jsonl"))
 
 
-def test_12_a_single_answer_is_bad(desk):
+def test_12_a_single_answer_is_bad(desk, first):
     tools, _, provider = desk
-    assert tools.requeue(run="second.jsonl.store.db", items=["r2"])["items"] == 1
+    assert tools.requeue(run="first.jsonl.store.db", items=["r2"])["items"] == 1
     provider.asked.clear()
-    run = tools.run(file="in.jsonl", model=MODEL, output="second.jsonl", schema="word.json")["run"]
-    tools.wait(run=run["id"])
+    answered(tools, "first")
     assert provider.asked == ["p2"]
 
 
@@ -310,7 +326,7 @@ def test_19_end_it_at_once(desk):
         tools.change(run=run, concurrency=3)
 
 
-def test_20_what_is_in_batches(desk):
+def test_20_what_is_in_batches(desk, first):
     tools, *_ = desk
     assert tools.collect(store="first.jsonl.store.db") == {"batches": []}
     with pytest.raises(Failed):

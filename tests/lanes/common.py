@@ -9,7 +9,7 @@ from batch_llm import BatchSettings
 from batch_llm.testing import SimulatedBatches, SimulatedProvider
 
 FAST = BatchSettings(
-    linger=0.05, first_poll=0.05, longest_poll=0.1, queue_wait=0.2, looks=(0.0, 0.2, 0.4, 0.6), probe=False
+    linger=0.05, first_poll=0.05, longest_poll=0.1, queue_wait=0.2, list_delays=(0.0, 0.2, 0.4, 0.6), probe=False
 )
 """Batches that nobody waits for longer than a test may."""
 

@@ -56,7 +56,7 @@ def test_a_near_deadline_sends_everything_at_once(tmp_path):
 
 def test_no_more_goes_into_batches_than_could_be_sent_otherwise(tmp_path):
     # Half an hour at a tenth of a request per second, less half of what batches take: some dozen.
-    settings = dataclasses.replace(FAST, live_rate=0.1, settle=10.0)
+    settings = dataclasses.replace(FAST, live_rate=0.1, cancel_time=10.0)
     with simulated() as provider:
         strategy, batched = of(provider, "openai", tmp_path / "run.db", **AUTO)
         batch = run(
@@ -64,12 +64,12 @@ def test_no_more_goes_into_batches_than_could_be_sent_otherwise(tmp_path):
         )
         ledger = provider.batches
     assert set(lanes(batch)) == {"batch", "live"}
-    assert reasons(batch)["reserve"] == lanes(batch)["live"]
+    assert reasons(batch)["fallback"] == lanes(batch)["live"]
     assert (ledger.batch.answers + ledger.live.answers, ledger.paid_twice) == (300, 0)
 
 
 def test_batches_that_are_stuck_are_cancelled_and_the_rest_is_sent_in_time(tmp_path):
-    settings = dataclasses.replace(FAST, live_rate=200.0, settle=1.0)
+    settings = dataclasses.replace(FAST, live_rate=200.0, cancel_time=1.0)
     # Beliefs about batches are of minutes: those of this store are fast.
     with simulated() as provider:
         strategy, batched = of(provider, "openai", tmp_path / "run.db", **AUTO)

@@ -69,7 +69,7 @@ def test_answers_cost_half(tmp_path):
         batch = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert inspect(tmp_path / "run.db").cost == pytest.approx(ledger.batch.cost)
-    assert f"{ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
+    assert f"${ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
     [ticket] = tickets(tmp_path / "run.db")
     assert ticket.cost == pytest.approx(ledger.batch.cost)
 
@@ -193,11 +193,12 @@ def test_bad_lines_fail_with_their_error_and_the_others_do_not(tmp_path):
 
 
 def test_a_wrong_key_is_told_at_once(tmp_path):
-    with simulated() as provider:
+    with simulated(delay=3600.0) as provider:  # it is still open when the second run begins
         strategy, batched = of(provider, "openai", tmp_path / "run.db")
         run(strategy, PROMPTS, **batched, wait=False)
         with pytest.raises(ValueError, match="another API key"):
             run(strategy, PROMPTS, **{**batched, "api_key": "another"})
+        provider.advance(hours=1)
         assert run(strategy, PROMPTS, **batched).succeeded == len(PROMPTS)
         assert provider.batches.calls["create"] == 1
 
@@ -274,7 +275,7 @@ def test_other_strategies_are_rejected(tmp_path):
 
 
 def test_settings_are_checked():
-    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"looks": ()}):
+    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"list_delays": ()}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BatchSettings(**wrong)
 
@@ -308,7 +309,7 @@ def test_vectors_are_those_of_live_requests(tmp_path, name, dimensions):
         assert len(left.pending) == len(PROMPTS)
         if dimensions is None:
             [ticket] = asyncio.run(collect(store_at(store), settings=FAST))
-            assert (ticket.stage, ticket.waiting) == ("settled", len(PROMPTS))
+            assert (ticket.stage, ticket.waiting) == ("collected", len(PROMPTS))
         batch = run(strategy(), PROMPTS, lane="batch", store=store, batches=FAST, preserve_order=True)
         expected = run(strategy(), PROMPTS, preserve_order=True)
         ledger = provider.batches

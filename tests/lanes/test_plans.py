@@ -37,7 +37,7 @@ def test_what_could_not_be_sent_otherwise_in_time_is_sent_at_once():
     planned = plan("openai:gpt-5-mini", PROMPTS, deadline=3600, rate=0.4, **KEY)
     assert [lane.lane for lane in planned.lanes] == ["batch", "live"]
     assert planned.requests == len(PROMPTS)
-    assert planned.lanes[1].why == "reserve"
+    assert planned.lanes[1].why == "fallback"
     assert planned.lanes[0].latest_end == 3600
     assert planned.live_cost / 2 < planned.cost < planned.live_cost
     assert "total about $" in str(planned)

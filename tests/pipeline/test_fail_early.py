@@ -26,7 +26,7 @@ from batch_llm.cli.main import main
 from batch_llm.strategies.errors import ErrorInfo
 
 from ..helpers import Echo, Scripted
-from ..served import answer, serve
+from ..served import Gate, answer, serve
 
 WRONG_KEY = (401, {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}, {})
 REFUSALS = {
@@ -102,7 +102,8 @@ def server():
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_it_costs_what_is_in_flight_and_no_more(server, refusal):
     reply, kind, words = REFUSALS[refusal]
-    server.reply = lambda body, number: reply
+    gate = Gate(20)
+    server.reply = lambda body, number: gate.passed(reply)
     batch = run(server.strategy(), (f"{n}" for n in range(3000)), concurrency=20)
     assert len(server.bodies) == 20
     assert batch.succeeded == 0

@@ -51,13 +51,12 @@ def assert_written_once(provider: SimulatedProvider, items: int = HEADS * EACH, 
     """Return how many requests read the cache: all but the first of each head.
 
     On a machine that is busy, a run may begin with fewer questions of a head than show that they begin alike: these go
-    at once, and one of them writes too.
+    at once, and some of them write too.
     """
     caches = provider.stats.prompt_caches
     assert caches is not None
     assert provider.stats.requests == items
-    assert caches.possible_hits - heads <= caches.hits <= caches.possible_hits
-    assert items - 2 * heads <= caches.hits <= items - heads
+    assert items - 3 * heads <= caches.hits <= min(items - heads, caches.possible_hits)
     assert caches.cost <= 1.5 * caches.ideal_cost
     return int(caches.hits)
 
@@ -177,14 +176,14 @@ async def test_the_summary_says_what_the_cache_has_done():
     with simulated() as provider:
         batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=50)
     text = batch.summary()
-    assert "% of the input was read from the provider's prompt cache, which saved 0." in text
+    assert "% of the input was read from the provider's prompt cache, which saved $0." in text
     assert re.search(r"3[0-3] of 3[3-6] requests read it; 3 were the first with their prefix", text)
     assert "provider&#x27;s prompt cache" in batch._repr_html_()
     # A cache that nobody can read from: the second request of a head, if not the first, comes too late.
-    with SimulatedProvider(prompt_caches=PromptCaches(time_scale=1e9)) as provider:
+    with SimulatedProvider(0.02, prompt_caches=PromptCaches(time_scale=1e9)) as provider:
         batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=1)
     counts = batch.stats.prompt_cache
-    assert counts["absent"] >= 30
+    assert counts["absent"] >= HEADS * (EACH // 2), counts
     assert "hit" not in counts
     assert f"{counts['absent']} found no entry where there should be one" in batch.stats.explain()
-    assert ", which cost 0." in batch.summary()
+    assert ", which cost $0." in batch.summary()

@@ -45,11 +45,11 @@ class BatchSettings:
             another batch ends, the wait ends too.
         live_rate: For ``lane="auto"`` with a deadline: how many requests per second can be sent one by one; None: from
             ``max_requests_per_minute``, or from the latency of the first eight requests.
-        settle: For ``lane="auto"`` with a deadline: how long a batch takes to end after it is cancelled, seconds;
+        cancel_time: For ``lane="auto"`` with a deadline: how long a batch takes to end after it is cancelled, seconds;
             None: what the provider needs (5 to 12 minutes).
-        looks: When the request that creates a batch got no reply, the provider's list of batches is read several times.
-            These are the waits before each reading, seconds. If the batch is not in the last list either, it is created
-            again. None: 4 minutes in all; 15 for Anthropic and OpenRouter.
+        list_delays: When the request that creates a batch got no reply, the provider's list of batches is read several
+            times. These are the waits before each reading, seconds. If the batch is not in the last list either, it is
+            created again. None: 4 minutes in all; 15 for Anthropic and OpenRouter.
         probe: Whether the first request of each model is sent live before the first batch is created, so that a wrong
             key, model or parameter shows in seconds. It costs what a live request does, and its answer is the item's.
             There is none if the store has answers, or batches of the model that were answered.
@@ -61,8 +61,8 @@ class BatchSettings:
     longest_poll: float | None = None
     queue_wait: float = 120.0
     live_rate: float | None = None
-    settle: float | None = None
-    looks: Sequence[float] | None = None
+    cancel_time: float | None = None
+    list_delays: Sequence[float] | None = None
     probe: bool = True
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class BatchSettings:
             check_number("longest_poll", self.longest_poll)
             if self.longest_poll < self.first_poll:
                 reject("longest_poll must be >= first_poll", self.longest_poll, "Intervals grow.")
-        for name in ("live_rate", "settle"):
+        for name in ("live_rate", "cancel_time"):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value)
@@ -86,18 +86,18 @@ class BatchSettings:
                     reject(f"{name} must be > 0", value, "Use None for the default.")
         if not isinstance(self.probe, bool):
             raise TypeError(f"probe must be True or False, not {type(self.probe).__name__}")
-        if self.looks is not None:
-            if not self.looks:
-                reject("looks must have at least one pause", self.looks, "For example (0, 15, 60, 180).")
-            for pause in self.looks:
-                check_number("looks", pause)
+        if self.list_delays is not None:
+            if not self.list_delays:
+                reject("list_delays must have at least one pause", self.list_delays, "For example (0, 15, 60, 180).")
+            for pause in self.list_delays:
+                check_number("list_delays", pause)
                 if pause < 0:
-                    reject("looks must be >= 0", pause, "They are numbers of seconds.")
+                    reject("list_delays must be >= 0", pause, "They are numbers of seconds.")
 
     def _for_extension(self) -> dict[str, Any]:
         names = ("size", "linger", "first_poll", "longest_poll", "queue_wait", "probe")
         given = {name: getattr(self, name) for name in names}
-        given["looks"] = None if self.looks is None else list(self.looks)
+        given["list_delays"] = None if self.list_delays is None else list(self.list_delays)
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .._core import batches_of, format_of
 from ..prices import price_of
 
-ENDED = frozenset({"settled"})
+ENDED = frozenset({"collected"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class BatchTicket:
         endpoint: The path of the same requests when they are sent one by one, below the base URL.
         requests: Number of requests in the batch.
         stage: ``"planned"``, ``"uploading"``, ``"uploaded"``, ``"creating"`` (it is not known whether it was created),
-            ``"open"`` (at the provider), ``"ended"`` (not collected yet) or ``"settled"`` (collected).
+            ``"open"`` (at the provider), ``"ended"`` (its answers are not in the store yet) or ``"collected"``.
         state: The provider's name of its state, when it was last polled.
         done: Requests that the provider has answered, by its own count.
         failed: Requests that failed, by the provider's count.
@@ -83,7 +83,7 @@ def _ticket(one: dict[str, Any]) -> BatchTicket:
         model=one["model"],
         endpoint=one["endpoint"],
         requests=one["lines"],
-        stage=one["stage"],
+        stage="collected" if one["stage"] == "settled" else one["stage"],
         state=one["word"],
         done=one["done"],
         failed=one["failed"],

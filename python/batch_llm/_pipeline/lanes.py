@@ -307,4 +307,9 @@ def _auto(choice: LaneChoice, config: ProcessorConfig) -> dict[str, Any]:
     if rate is None and per_second:
         rate = min(per_second)
     window = USUAL_WINDOW if config.concurrency == "auto" else float(config._workers)
-    return {"deadline": choice.deadline, "rate": rate, "concurrency": window, "settle": choice.settings.settle}
+    return {
+        "deadline": choice.deadline,
+        "rate": rate,
+        "concurrency": window,
+        "cancel_time": choice.settings.cancel_time,
+    }

@@ -254,7 +254,7 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     if found.cost is not None:
         but = f" (excluding {found.unpriced:,} results of models with unknown prices)" if found.unpriced else ""
         whose = "list prices" if batch.prices is None else "your prices, otherwise list prices"
-        lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
+        lines.append(("cost", f"{_money(batch, found.cost)} by {whose}{but}"))
     for kind in found.errors[:KINDS]:
         ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
         example = f"{kind.example:.{ERROR_MESSAGE_LIMIT}}"
@@ -273,12 +273,17 @@ def _cache(batch: Batch, found: Figures) -> list[str]:
     lines = []
     if read or written:
         share = 100 * read / max(found.tokens.get("input_tokens", 0), 1)
-        money = (
-            "" if found.saved is None else f", which {'saved' if found.saved >= 0 else 'cost'} {abs(found.saved):,.4f}"
-        )
+        money = ""
+        if found.saved is not None:
+            money = f", which {'saved' if found.saved >= 0 else 'cost'} {_money(batch, abs(found.saved))}"
         lines.append(f"{share:.1f} % of the input was read from the provider's prompt cache{money}")
     misses = "" if batch.stats is None else cache_misses(batch.stats)
     return lines + ([misses] if misses else [])
+
+
+def _money(batch: Batch, amount: float) -> str:
+    """List prices are in US dollars; the user's own may be in anything."""
+    return f"{'$' if batch.prices is None else ''}{amount:,.4f}"
 
 
 def _bounds(batch: Batch) -> list[str]:

@@ -32,7 +32,7 @@ def explain(stats: Facts) -> str:
 _SENT_LIVE = {
     "price": "because a batch costs as much",
     "deadline": "because a batch would probably end after the deadline",
-    "reserve": "because, if the batches failed, there would be no time to send more requests one by one",
+    "fallback": "because, if the batches failed, there would be no time to send more requests one by one",
     "late": "because their batches had to be cancelled before the deadline",
     "unfit": "because they cannot be in a batch",
 }

@@ -51,7 +51,7 @@ class ProcessingStats:
     no prefix that is long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
-    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"reserve"`` (if the batches failed,
+    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"fallback"`` (if the batches failed,
     there would be no time to send more requests one by one), ``"late"`` (their batches had to be cancelled) and
     ``"unfit"`` (they cannot be in a batch).
 

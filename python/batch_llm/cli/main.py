@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import click
@@ -176,7 +177,8 @@ def serve_limits(host: str, port: int, token: str | None) -> None:
         raise click.ClickException(str(error)) from error
     with server, contextlib.suppress(KeyboardInterrupt):
         click.echo(server.url)
-        threading.Event().wait()
+        while True:  # a wait without end would not see a Ctrl-C that came just before it
+            time.sleep(0.2)
 
 
 _register()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from .simulated import Fault, SimulatedProvider
 
+LOOK_SECONDS = 0.2
+"""How often it is seen whether a signal came."""
+
 
 def _fault(text: str) -> Fault:
     """``KIND:EVERY`` or ``KIND:FIRST-LAST``, and ``@SECONDS`` for a Retry-After."""
@@ -101,7 +104,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
             + "Ctrl-C stops it.\n"
         )
         sys.stdout.flush()
-        stopped.wait()
+        while not stopped.wait(LOOK_SECONDS):  # without a timeout, a signal just before the wait would not end it
+            pass
     stats = provider.stats
     sys.stdout.write(
         f"{stats.requests} requests, at most {stats.peak_concurrency} at a time, {len(stats.violations)} too early for "

@@ -5,6 +5,8 @@
 //! a time; a lock says so. `crate::batches` uses it, and the bridge shows it. [`chunk`] has what is kept.
 
 mod chunk;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use super::options::Options;
 use super::place::{self, Format};
 use super::record::{Key, now};
 use super::sqlite;
+use super::turns::Turns;
 
 pub use chunk::{Chunk, News, OpenLine, Route, Stage, Used};
 
@@ -69,6 +72,7 @@ pub type Replied = (Key, u32, u16, Vec<u8>);
 /// See the module.
 pub struct Ledger {
     path: PathBuf,
+    turns: Turns,
     // The lock is held for as long as the ledger is open: nobody else writes to it meanwhile.
     open: Mutex<Option<(Connection, Option<Lock>)>>,
 }
@@ -93,7 +97,7 @@ impl Ledger {
             database.pragma_update(None, "user_version", sqlite::WITH_BATCHES)
         });
         prepared.map_err(|error| JournalError::database(&path, "creating its tables", &error))?;
-        Ok(Self { path, open: Mutex::new(Some((database, Some(lock)))) })
+        Ok(Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, Some(lock)))) })
     }
 
     /// Opens a ledger to read it, also while a run writes to it. `None`: the store has none.
@@ -110,7 +114,7 @@ impl Ledger {
         let found: Result<i64, _> =
             database.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'batches'", [], |row| row.get(0));
         let found = found.map_err(|error| JournalError::database(&path, "reading", &error))?;
-        Ok((found > 0).then_some(Self { path, open: Mutex::new(Some((database, None))) }))
+        Ok((found > 0).then(|| Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, None))) }))
     }
 
     /// Where it is.
@@ -146,6 +150,14 @@ impl Ledger {
         work(database).map_err(|error| JournalError::database(&self.path, action, &error))
     }
 
+    /// In the turn of this ledger: the store writes to the same file.
+    fn writing<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        self.with("writing", |database| {
+            let _turn = self.turns.wait();
+            work(database)
+        })
+    }
+
     /// Closes it; another process, or the next run, may open it then. Whoever still uses it gets an error.
     pub fn close(&self) {
         let _passed = gate::pass();
@@ -157,7 +169,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn plan(&self, nonce: &str, route: &Route, bytes: u64, lines: &[Key]) -> Result<i64, JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute(
                 "INSERT INTO batches (nonce, account, provider, base_url, model, endpoint, lines, bytes, stage, planned_at) \
@@ -191,7 +203,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn note(&self, chunk: i64, news: &News) -> Result<(), JournalError> {
-        let written = self.with("writing", |database| match news {
+        let written = self.writing(|database| match news {
             News::Uploading => database.execute("UPDATE batches SET stage = 'uploading' WHERE id = ?1", [chunk]),
             News::Uploaded(file) => {
                 database.execute("UPDATE batches SET stage = 'uploaded', file = ?2 WHERE id = ?1", params![chunk, file])
@@ -229,7 +241,7 @@ impl Ledger {
     /// # Errors
     /// When they cannot be written.
     pub fn answer(&self, chunk: i64, replies: &[(u32, u16, Vec<u8>)]) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
                 let mut add = transaction.prepare_cached(
@@ -286,7 +298,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn spend(&self, chunk: i64, used: Used) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let add = "UPDATE batches SET input_tokens = input_tokens + ?2, output_tokens = output_tokens + ?3, \
                 cached_tokens = cached_tokens + ?4 WHERE id = ?1";
             database.execute(add, params![chunk, used.input, used.output, used.cached]).map(drop)
@@ -298,7 +310,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn forget(&self, chunk: i64, lines: &[u32]) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let all: usize =
                 transaction
@@ -321,7 +333,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn forget_unanswered(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let mut remove = database.prepare_cached(
                 "DELETE FROM batch_lines WHERE batch = ?1 AND status IS NULL RETURNING request, line",
             )?;
@@ -463,107 +475,5 @@ fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
             hint: ": only one process at a time can use the batches of a store",
         }),
         Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::options::SCHEMA_VERSION;
-    use crate::journal::record::Reuse;
-    use crate::journal::{self, Durability, Options};
-    use std::time::Duration;
-
-    fn options() -> Options {
-        Options {
-            durability: Durability::Flush,
-            busy_timeout: Duration::from_secs(5),
-            reuse: Reuse::Success,
-            package_version: "0".to_owned(),
-            user_metadata: None,
-        }
-    }
-
-    fn route() -> Route {
-        let text = |text: &str| text.to_owned();
-        let (provider, base_url) = (text("openai"), text("http://h/v1"));
-        Route { account: [7; 16], provider, base_url, model: text("m"), endpoint: text("chat/completions") }
-    }
-
-    #[test]
-    fn a_chunk_is_there_again_after_reopening() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.db");
-        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
-        let keys = [Key([1; 16]), Key([2; 16]), Key([1; 16])];
-        let id = ledger.plan("nonce", &route(), 100, &keys).unwrap();
-        for news in [
-            News::Uploading,
-            News::Uploaded("file-1".to_owned()),
-            News::Creating { skew: 1.5 },
-            News::NotMade,
-            News::Creating { skew: 2.0 },
-        ] {
-            ledger.note(id, &news).unwrap();
-        }
-        assert!(matches!(Ledger::open(&path, Format::Sqlite, &options()), Err(JournalError::Locked { .. })));
-        drop(ledger);
-        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
-        let [chunk] = &ledger.chunks(false).unwrap()[..] else { panic!("one chunk") };
-        assert_eq!((chunk.stage, chunk.tries, chunk.skew), (Stage::Creating, 2, 2.0));
-        assert_eq!((chunk.file.as_deref(), &chunk.route), (Some("file-1"), &route()));
-        let mut lines = 0;
-        ledger.each_open_line(|_| lines += 1).unwrap();
-        assert_eq!(lines, 3);
-    }
-
-    /// What packages check that know no batches: they read format 1.
-    fn opens_with_format_1(path: &Path) -> Result<(), JournalError> {
-        let version: i64 =
-            Connection::open(path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        if version > i64::from(SCHEMA_VERSION) {
-            return Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_store_is_for_older_packages_until_it_has_batches() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.db");
-        drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
-        opens_with_format_1(&path).unwrap();
-        assert!(Ledger::view(&path, Format::Sqlite).unwrap().is_none());
-        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
-        ledger.plan("nonce", &route(), 100, &[Key([1; 16])]).unwrap();
-        drop(ledger);
-        let refused = opens_with_format_1(&path).unwrap_err().to_string();
-        let says = "was written by a newer batch-llm (format 2; this version reads up to 1); upgrade batch-llm, or use another file";
-        assert!(refused.ends_with(says), "{refused}");
-        // This one opens both.
-        drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
-        assert_eq!(Ledger::view(&path, Format::Sqlite).unwrap().unwrap().chunks(true).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn results_that_are_fetched_twice_count_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&folder.path().join("run.jsonl"), Format::Jsonl, &options()).unwrap();
-        assert!(folder.path().join("run.jsonl.batches.db").exists());
-        let id = ledger.plan("nonce", &route(), 100, &[Key([1; 16]), Key([2; 16]), Key([3; 16])]).unwrap();
-        let bytes = |text: &str| text.as_bytes().to_vec();
-        ledger.answer(id, &[(0, 200, bytes("a")), (1, 500, bytes("error"))]).unwrap();
-        ledger.answer(id, &[(0, 200, bytes("other")), (1, 200, bytes("b"))]).unwrap();
-        assert_eq!(ledger.reply(id, 0).unwrap(), Some((200, bytes("a"))));
-        assert_eq!(ledger.reply(id, 1).unwrap(), Some((200, bytes("b"))));
-        assert_eq!((ledger.reply(id, 2).unwrap(), ledger.waiting(id).unwrap()), (None, 2));
-        assert_eq!(ledger.forget_unanswered(id).unwrap(), [(Key([3; 16]), 2)]);
-        ledger.forget(id, &[0]).unwrap();
-        let mut left = Vec::new();
-        ledger.each_open_line(|line| left.push(line.line)).unwrap();
-        assert_eq!(left, [1]);
-        ledger.note(id, &News::Settled).unwrap();
-        assert!(ledger.chunks(false).unwrap().is_empty());
-        assert_eq!(ledger.chunks(true).unwrap().len(), 1);
     }
 }
