@@ -28,7 +28,7 @@ GROUPS = {
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
     "Control": ("name", "detach"),
-    OTHER: ("dry_run", "simulate"),
+    OTHER: ("dry_run", "sample", "simulate"),
 }
 
 
@@ -156,6 +156,12 @@ GROUPS = {
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
 @click.option("--cache", metavar="FILE", help="Cache answers in FILE, and reuse them in any run.")
 @click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
+@click.option(
+    "--sample",
+    is_flag=True,
+    help="With --dry-run: count the tokens of a sample of the rows with the model's tokenizer (OpenAI's; needs "
+    "tiktoken), and print an interval.",
+)
 @click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: the summary, to stderr; with --dry-run or --detach, to stdout."
