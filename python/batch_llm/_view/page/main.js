@@ -61,14 +61,14 @@ function Toolbar({ query, change, categories, total, search }) {
   }
   return html`<div class="toolbar" role="search">
     <label class="search"><span class="hidden">Search prompts and answers</span>
-      <input type="search" ref=${search} value=${text} placeholder="Search prompts, answers and ids ( / )" maxlength="500"
+      <input type="search" ref=${search} value=${text} placeholder="Search prompts and answers" maxlength="500"
         onInput=${(event) => type(event.currentTarget.value)} onKeyDown=${(event) => event.key === "Enter" && find(event.currentTarget.value)} /></label>
     <div class="chips" role="group" aria-label="Filter">${Object.entries(FILTERS).map(([name, label]) => html`<button aria-pressed=${query.only === name} onClick=${() => change({ only: name, category: "", kind: "" })}>${label}</button>`)}</div>
     ${Object.keys(categories).length > 0 && html`<select aria-label="Category of failures" value=${query.category} onChange=${(event) => change({ category: event.currentTarget.value, kind: "", ...(event.currentTarget.value && { only: "failed" }) })}>
       <option value="">any category</option>${Object.entries(categories).map(([name, number]) => html`<option value=${name}>${name} (${count(number)})</option>`)}</select>`}
     <label>Sort by <select value=${query.order} onChange=${(event) => change({ order: event.currentTarget.value, descending: ["place", "id"].includes(event.currentTarget.value) ? "" : "1" })}>
       ${Object.entries(ORDERS).map(([name, label]) => html`<option value=${name}>${label}</option>`)}</select></label>
-    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title="Turn the order around">${query.descending ? "↓ descending" : "↑ ascending"}</button>
+    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title=${query.descending ? "Descending; turn around" : "Ascending; turn around"} aria-label="Descending">${query.descending ? "↓" : "↑"}</button>
     <span class="total" role="status">${total == null ? "" : `${count(total)} item${total === 1 ? "" : "s"}`}</span>
     ${query.kind && html`<button class="tag" onClick=${() => change({ kind: "" })} title="Show all kinds">${query.kind} ×</button>`}
   </div>`
