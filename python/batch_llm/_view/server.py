@@ -198,7 +198,7 @@ class ViewServer:
     def _item(self, given: Mapping[str, str]) -> Any:
         place = _number(given, "place")
         if given.get("side") == "second":
-            return None if self._other is None else self._index.details(place, items=self._other)
+            return None if self._other is None else self._index.details(place, self._other)
         return self._index.details(place)
 
     def _position(self, given: Mapping[str, str]) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -67,4 +68,5 @@ def prompts_of(options: dict[str, Any]) -> Callable[[str], Any] | None:
             row = database.execute("SELECT prompt FROM prompts WHERE id = ?", [item_id]).fetchone()
         return None if row is None else json.loads(row[0])
 
+    weakref.finalize(find, database.close)
     return find

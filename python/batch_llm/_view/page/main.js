@@ -101,15 +101,16 @@ function App() {
     history.replaceState(null, "", `#${new URLSearchParams(kept)}`)
   }, [key])
   const load = useCallback((start, size) => source.rows(query, start, size), [key])
-  const show = async (place) => {
-    const number = ++asked.current
+  // Replies may come in another order than they were asked for: only the last counts.
+  const show = async (place, number = ++asked.current) => {
     const found = await source.item(place)
     if (number === asked.current) setItem(found)
   }
   const select = async (index) => {
+    const number = ++asked.current
     setSelected(index)
     const row = (await source.rows(query, index, 1)).rows[0]
-    if (row) await show(row.place)
+    if (row && number === asked.current) await show(row.place, number)
   }
   const close = () => { asked.current++; setItem(undefined) }
   const openItem = async (place, kind) => {
