@@ -208,6 +208,7 @@ def test_twice_as_large(browser, address):
     """At 200 % a window of 1280 pixels has 640: nothing is cut off or needs scrolling to the side."""
     page = Page(browser, address, viewport={"width": 640, "height": 400}, device_scale_factor=2)
     page.open("id-1")
+    assert page.page.locator(".list").bounding_box()["height"] < 400
     for tab in ("Items", "Errors", "Charts", "Run"):
         page.tab(tab)
         page.page.wait_for_timeout(100)

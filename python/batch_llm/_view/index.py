@@ -51,8 +51,8 @@ COLUMNS = (
 )  # fmt: skip
 _COST = COLUMNS.index("cost")
 SHOWN = (
-    "place", "item_id", "state", "category", "attempts", "seconds", "cost", "output", "truncated", "reused", "prompt",
-    "answer",
+    "place", "item_id", "state", "category", "attempts", "retries", "seconds", "cost", "output", "truncated", "reused",
+    "prompt", "answer",
 )  # fmt: skip
 """What a list has of each item."""
 _TABLES = f"""

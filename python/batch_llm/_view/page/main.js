@@ -75,10 +75,10 @@ function Toolbar({ query, change, categories, total, search }) {
 }
 
 const describe = (row) =>
-  `${row.item_id}, ${STATES[row.state]}${row.category ? `, ${row.category}` : ""}, ${duration(row.seconds)}, ${row.attempts} attempts. ${row.prompt ?? ""} ${row.answer}`
+  `${row.item_id}, ${STATES[row.state]}${row.category ? `, ${row.category}` : ""}, ${duration(row.seconds)}, ${row.retries} retries. ${row.prompt ?? ""} ${row.answer}`
 const listed = (row) => html`<i class=${`dot s${row.state}`}></i><span class="id">${row.item_id}</span><span class="preview prompt">${row.prompt ?? ""}</span>
   <span class=${`preview answer ${row.state === 0 ? "failed" : ""}`}>${row.answer}</span>
-  <span class="marks">${row.attempts > 1 && html`<span class="tag" title="attempts">${row.attempts}×</span>`}${row.truncated ? html`<span class="tag">truncated</span>` : ""}${row.reused && html`<span class="tag">reused</span>`}</span>
+  <span class="marks">${row.retries > 0 && html`<span class="tag" title=${`${row.retries} retr${row.retries === 1 ? "y" : "ies"}`}>↻ ${row.retries}</span>`}${row.truncated ? html`<span class="tag">truncated</span>` : ""}${row.reused && html`<span class="tag">reused</span>`}</span>
   <span class="number time">${duration(row.seconds)}</span><span class="number cost">${row.cost ? money(row.cost) : ""}</span>`
 
 function App() {
@@ -104,7 +104,10 @@ function App() {
   // Replies may come in another order than they were asked for: only the last counts.
   const show = async (place, number = ++asked.current) => {
     const found = await source.item(place)
-    if (number === asked.current) setItem(found)
+    if (number !== asked.current) return
+    setItem(found)
+    // Where there is no room beside the list, the item is below it.
+    if (matchMedia("(max-width: 900px)").matches) setTimeout(() => heading.current?.scrollIntoView({ block: "nearest" }))
   }
   const select = async (index) => {
     const number = ++asked.current
