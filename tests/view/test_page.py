@@ -140,6 +140,21 @@ def test_errors_lead_to_their_items(page):
     page.total("4 items")
 
 
+def test_what_is_shown_is_part_of_the_address(page):
+    page.page.get_by_role("button", name="Failed", exact=True).click()
+    page.total("4 items")
+    page.open("id-13")
+    assert "only=failed" in page.page.url
+    assert "item=" in page.page.url
+    page.page.reload()
+    page.page.locator("article.item[aria-label='Item id-13']").wait_for()
+    page.total("4 items")
+    page.page.locator("[role=option][aria-selected=true] .id", has_text="id-13").wait_for()
+    page.page.keyboard.press("Escape")
+    page.page.locator("article.item").wait_for(state="detached")
+    assert "item=" not in page.page.url
+
+
 def test_charts(page):
     page.tab("Charts")
     page.page.locator(".chart canvas").first.wait_for()

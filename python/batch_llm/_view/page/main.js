@@ -13,6 +13,8 @@ function queryOfAddress() {
   return query
 }
 
+const initial = location.hash.slice(1)
+
 function useTheme() {
   const [theme, setTheme] = useState(null)
   const isDark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches
@@ -98,8 +100,13 @@ function App() {
   }, [])
   useEffect(() => {
     const kept = Object.entries(query).filter(([name, value]) => value !== EVERYTHING[name])
-    history.replaceState(null, "", `#${new URLSearchParams(kept)}`)
-  }, [key])
+    if (item) kept.push(["item", item.place])
+    if (item !== null) history.replaceState(null, "", `#${new URLSearchParams(kept)}`)
+  }, [key, item])
+  useEffect(() => {
+    const place = new URLSearchParams(initial).get("item")
+    if (/^\d{1,18}$/.test(place ?? "")) openPlace(query, Number(place))
+  }, [])
   const load = useCallback((start, size) => source.rows(query, start, size), [key])
   // Replies may come in another order than they were asked for: only the last counts.
   const show = async (place, number = ++asked.current) => {
@@ -116,12 +123,15 @@ function App() {
     if (row && number === asked.current) await show(row.place, number)
   }
   const close = () => { asked.current++; setItem(undefined) }
-  const openItem = async (place, kind) => {
+  const openPlace = async (within, place) => {
+    const [, at] = await Promise.all([show(place), source.position(within, place)])
+    setSelected(at)
+  }
+  const openItem = (place, kind) => {
     const wanted = { ...EVERYTHING, only: "failed", category: kind.category, kind: kind.kind }
     setQuery(wanted)
     setTab("Items")
-    setSelected(await source.position(wanted, place))
-    await show(place)
+    return openPlace(wanted, place)
   }
   const filter = (only) => { setTab("Items"); change({ ...EVERYTHING, only }) }
 
