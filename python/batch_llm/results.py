@@ -292,7 +292,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
         server = ViewServer(BatchItems(self))
         if open_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.url_once)
         return server
 
     # Tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -99,7 +99,8 @@ def _fill(
     chosen: dict[str, Any] = {}
     if store is not None:
         # Other columns do not matter: a new column does not change the request.
-        chosen["store"] = store_at(store, context_in_identity=False)
+        prompts: Literal[True, "failures"] = True if options["store_prompts"] else "failures"
+        chosen["store"] = store_at(store, context_in_identity=False, include_prompt=prompts)
         chosen["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
     if options["cache"]:
         chosen["cache"] = ResponseCache(options["cache"], context_in_identity=False)
