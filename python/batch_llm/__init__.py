@@ -96,6 +96,7 @@ if TYPE_CHECKING:
         TruncatedResponseError,
         UnkeptError,
     )
+    from .estimates import RunEstimate
     from .frames import answers_schema, process_frame, run_frame
     from .inspection import Inspection, inspect
     from .llm_strategies import (
@@ -245,6 +246,7 @@ __all__ = [
     "RetryConfig",
     "RetryState",
     "RoundsExhaustedError",
+    "RunEstimate",
     "SegmentArtifactStore",
     "Share",
     "SimpleBatchProcessor",
@@ -308,6 +310,7 @@ _HOMES = {
     ".call_pool": "LLMCallPool PoolStats",
     ".calls": "TokenEvent call call_result stream_tokens",
     ".callable_strategy": "CallOutcome CallableStrategy",
+    ".estimates": "RunEstimate",
     ".frames": "answers_schema process_frame run_frame",
     ".prompts": "ResultStream last_interrupted process_prompts process_stream read_in_thread",
     ".plans": "LanePlan PlannedLane plan",

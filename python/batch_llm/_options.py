@@ -67,6 +67,7 @@ class BatchOptions(_Run, total=False):
     """All keywords of ``run()`` and ``process_prompts()``."""
 
     preserve_order: bool
+    dry_run: Literal["sample"] | None
 
 
 class StreamOptions(_Run, total=False):

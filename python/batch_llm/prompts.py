@@ -16,6 +16,7 @@ from ._run import interrupts as _interrupts
 from ._run import last_interrupted as last_interrupted
 from ._secrets import quoted
 from .core.config import ProcessorConfig
+from .estimates import sampling_of
 from .parallel import ParallelBatchProcessor
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ async def process_prompts(
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
             ``dedupe``, ``keep_prompts``, ``job``, ``lane``, ``deadline``, ``wait``, ``batches``, ``control``: as for
             :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the options of :func:`~batch_llm.llm`.
+            ``dry_run="sample"``: send nothing; the batch has no results, but ``estimate``, what the run would cost.
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. If it ended early,
@@ -157,9 +159,10 @@ async def collect(
     start: Start, preserve_order: bool, on_begin: Callable[[LiveRun], None] | None = None
 ) -> BatchResult[Any, Any]:
     """Start a run and collect all its results."""
+    if start.sampling is not None:
+        return await start.sampling.batch(start.source)
     live = start.begin(on_begin=on_begin)
     results: list[WorkItemResult[Any, Any]] = []
-
     try:
         while taken := await live.take():
             results.extend(taken)
@@ -276,6 +279,7 @@ class Start:
         collects: bool = False,
     ) -> None:
         others = ("config", "concurrency", "progress", "preserve_order" if collects else "ordered", "on_interrupt")
+        self.sampling = sampling_of(options, config) if collects else None
         of_processor, of_model = split(options, strategy, others)
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f"on_interrupt must be 'raise' or 'return', not {quoted(on_interrupt)}")

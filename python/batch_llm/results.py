@@ -14,6 +14,7 @@ from ._results import BatchTermination as BatchTermination
 from ._results import Failed, Succeeded
 from ._results import ProcessingStats as ProcessingStats
 from ._results import Result as Result
+from ._results import RunEstimate as RunEstimate
 from ._results import WorkItemResult as WorkItemResult
 from ._types import TContext as TContext
 from ._types import TokenUsage as TokenUsage
@@ -53,7 +54,8 @@ class BatchResult(Generic[TOutput, TContext]):
     follow later changes of ``results``. ``total_items == succeeded + failed + not_sent``: an item that was never sent,
     because the run ended first, or is still in a batch, is not a failure (see :attr:`WorkItemResult.not_sent`).
     ``stats`` has the counters of the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its
-    configuration, which :meth:`summary` prefers to those of ``batch_llm.prices``.
+    configuration, which :meth:`summary` prefers to those of ``batch_llm.prices``. ``estimate`` is that of
+    ``dry_run="sample"``; the batch has no results then.
     """
 
     results: list[Result[TOutput, TContext]]
@@ -68,6 +70,7 @@ class BatchResult(Generic[TOutput, TContext]):
     wall_time_seconds: float | None = field(default=None, compare=False)
     prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
     not_sent: int = 0
+    estimate: RunEstimate | None = field(default=None, compare=False)
 
     if TYPE_CHECKING:
         # Whoever makes a batch of results of their own need not know of the two kinds.
@@ -85,6 +88,7 @@ class BatchResult(Generic[TOutput, TContext]):
             wall_time_seconds: float | None = None,
             prices: Mapping[str, Price] | None = None,
             not_sent: int = 0,
+            estimate: RunEstimate | None = None,
         ) -> None: ...
 
     _is_portable: ClassVar[bool] = True
@@ -246,7 +250,7 @@ class BatchResult(Generic[TOutput, TContext]):
         """
         from ._report import summarize
 
-        return summarize(self)
+        return summarize(self) if self.estimate is None else str(self.estimate)
 
     def _repr_html_(self) -> str:
         from ._report import cell
@@ -288,7 +292,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
         server = ViewServer(BatchItems(self))
         if open_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.url_once)
         return server
 
     # Tables

@@ -1,5 +1,5 @@
 //! Finished items, evenly spaced over a run: what a forecast is made of. The scheduler notes them, Python computes
-//! (`python/batch_llm/_results/forecast.py`).
+//! (`python/batch_llm/_results/forecasting.py`).
 
 use std::time::Duration;
 

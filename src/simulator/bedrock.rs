@@ -82,7 +82,10 @@ impl Hosted {
     /// The body that Anthropic itself is sent. What is in there already is no field of this one.
     fn with_model(&self, body: &[u8], model: Option<&str>) -> Result<Vec<u8>, Invalid> {
         let mut body = tree(body)?;
-        if body.get("anthropic_version").and_then(Value::as_str) != Some(self.version) {
+        // The newest SDKs send the date of Anthropic's own interface.
+        let is_date = |text: &str| text.len() == 10 && jiff::civil::Date::strptime("%Y-%m-%d", text).is_ok();
+        let version = body.get("anthropic_version").and_then(Value::as_str).unwrap_or_default();
+        if version != self.version && !is_date(version) {
             return Err(Invalid::new(format!("anthropic_version: must be {:?}", self.version)));
         }
         for name in ["model"].into_iter().chain(self.form.map(|_| "stream")) {

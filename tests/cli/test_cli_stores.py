@@ -142,6 +142,17 @@ def test_prompts_of_the_input(tmp_path, monkeypatch):
     assert "no column 'none'" in call("inspect", store, "row-2", *given[:2], "-p", "{none}", code=1).output
 
 
+def test_prompts_that_are_stored(tmp_path, monkeypatch):
+    from batch_llm.testing import SimulatedProvider
+
+    write_lines(tmp_path / "in.jsonl", *({"text": f"number {number}"} for number in range(3)))
+    with SimulatedProvider() as provider:
+        for name, value in provider.environment.items():
+            monkeypatch.setenv(name, value)
+        ask(tmp_path / "in.jsonl", "-p", "Say {text}", "-o", tmp_path / "out.jsonl", "--store-prompts")
+    assert "prompt:\n  Say number 1\n" in call("inspect", tmp_path / "out.jsonl.store.db", "row-2").output
+
+
 def test_diff(tmp_path):
     first, second = tmp_path / "a.db", tmp_path / "b.db"
 

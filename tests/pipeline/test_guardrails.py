@@ -127,8 +127,8 @@ async def test_a_strategy_that_ignores_its_cancellation_does_not_hold_the_end_up
     strategy = Deaf()
     config = guarded(2, batch_timeout=0.1, abort_mode="cancel_active")
     batch, _ = await run(strategy, ["x"] * 4, config)
-    assert [type(result.exception) for result in batch.results] == [BatchDeadlineExceeded] * 4
     strategy.released.set()
+    assert [type(result.exception) for result in batch.results] == [BatchDeadlineExceeded] * 4
 
 
 async def test_native_requests_are_dropped_at_a_deadline():

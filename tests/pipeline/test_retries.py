@@ -186,9 +186,9 @@ async def test_a_strategy_that_never_reacts_does_not_hold_up_the_run(monkeypatch
     monkeypatch.setattr("batch_llm._run.settings.RunSettings.abandon_after", 0.05)
     config = quick(timeout_per_item=0.02, max_workers=1, retry=RetryConfig(max_attempts=1))
     batch, _ = await run(strategy, ["a", "b"], config)
-    assert [result.error.split(":")[0] for result in batch.results] == ["FrameworkTimeoutError"] * 2
-    strategy.released.set()
+    strategy.released.set()  # first of all: what waits for it would hold up the loop's end
     await asyncio.sleep(0.01)
+    assert [result.error.split(":")[0] for result in batch.results] == ["FrameworkTimeoutError"] * 2
     assert batch.total_items == 2
 
 

@@ -128,4 +128,10 @@ def test_a_browser_is_opened(monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     with BATCH.view() as server:
-        assert opened == [server.url]
+        (address,) = opened
+        assert server.url.split("/")[3] not in address
+        path = urllib.parse.urlsplit(address).path
+        reply, _ = get(server, path)
+        assert (reply.status, reply.headers["Location"]) == (303, urllib.parse.urlsplit(server.url).path)
+        assert get(server, path)[0].status == 404, "it leads there once"
+        assert get(server, "//")[0].status == 404

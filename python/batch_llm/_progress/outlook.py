@@ -1,6 +1,6 @@
 """The forecast of a run that is on. Used by displays, by control and by observers.
 
-Brings the numbers of a run to ``_results.forecast``, which knows how to compute.
+Brings the numbers of a run to ``_results.forecasting``, which knows how to compute.
 """
 
 from __future__ import annotations

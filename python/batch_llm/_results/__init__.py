@@ -4,8 +4,9 @@ Batches, reports and stores are made of these. Used by everything above; uses no
 """
 
 from .bounds import cause_of
+from .estimate import RunEstimate, by_length, by_sample
 from .explain import cache_misses
-from .forecast import LEVEL, Forecast, Interval, Moment, Sample, forecast
+from .forecasting import LEVEL, Forecast, Interval, Moment, Sample, forecast
 from .item import Failed, Result, Succeeded, WorkItemResult, as_result, succeeded
 from .stats import BatchTermination, ProcessingStats
 from .verdict import Verdict
@@ -19,11 +20,14 @@ __all__ = [
     "Moment",
     "ProcessingStats",
     "Result",
+    "RunEstimate",
     "Sample",
     "Succeeded",
     "Verdict",
     "WorkItemResult",
     "as_result",
+    "by_length",
+    "by_sample",
     "cache_misses",
     "cause_of",
     "forecast",

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import weakref
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,7 @@ class Comparison:
 
     def __init__(self, first: Items, second: Items, stop: threading.Event | None = None) -> None:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._database.close)
         self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
         self._lock = threading.RLock()
         self._fields: dict[str, list[int]] = {}

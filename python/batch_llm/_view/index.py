@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+import weakref
 from array import array
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,8 @@ COLUMNS = (
 )  # fmt: skip
 _COST = COLUMNS.index("cost")
 SHOWN = (
-    "place", "item_id", "state", "category", "attempts", "seconds", "cost", "output", "truncated", "reused", "prompt",
-    "answer",
+    "place", "item_id", "state", "category", "attempts", "retries", "seconds", "cost", "output", "truncated", "reused",
+    "prompt", "answer",
 )  # fmt: skip
 """What a list has of each item."""
 _TABLES = f"""
@@ -78,6 +79,7 @@ class Index:
         self.pricing = Pricing(items.prices)
         # Without a name: a file that nobody else can open, and that is gone with us. Small ones stay in memory.
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._database.close)
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.executescript(_TABLES)
@@ -268,18 +270,15 @@ class Index:
             return self.select(query).index(place)
         return None
 
-    def details(
-        self, place: int, longest: int = _items.LONGEST_TEXT, *, items: Items | None = None
-    ) -> dict[str, Any] | None:
+    def details(self, place: int, items: Items | None = None) -> dict[str, Any] | None:
         """Return all that is shown of an item; None: there is none at this place.
 
         Args:
             place: The place.
-            longest: Characters of a text.
             items: Where it comes from, if not from the items of this index.
         """
         item = (items or self.items).one(place)
-        return None if item is None else _items.details(item, self.pricing, longest)
+        return None if item is None else _items.details(item, self.pricing)
 
     def features(self, places: Sequence[int], columns: Sequence[str]) -> list[tuple[Any, ...]]:
         """Return columns of items, in order of their places."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import json
 from html import escape
 from importlib import resources
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._files import replaced
 from .index import SHOWN, Index
-from .query import Query
+from .items import FAILED, details, state_of
 
 if TYPE_CHECKING:
     import os
@@ -31,13 +32,12 @@ MOST_CHARACTERS = 64_000_000
 """Characters of the items of such a page; browsers take seconds to open more."""
 LONGEST_TEXT = 20_000
 """Characters of each text in such a page."""
-AT_A_TIME = 1000
 
 _LIBRARIES = ("preact-htm.js", "uplot.js")
 _SCRIPTS = ("base.js", "list.js", "item.js", "charts.js", "panels.js", "compare.js", "main.js")
 _STYLES = ("uplot.css", "style.css")
 _SELF, _NONE = "'self'", "'none'"
-_FEATURES = ("retries", "waited", "input", "kind")
+_FEATURES = ("waited", "input", "kind")
 """What is needed of each item to filter and sort, besides what is shown."""
 
 
@@ -128,22 +128,26 @@ def _embedded(index: Index) -> str:
     overview = index.overview()
     chosen: list[int] = []
     shown: list[str] = []
-    left = MOST_CHARACTERS
-    for only in ("failed", "succeeded", "not_sent"):
-        places = index.select(Query(only=only))
-        for start in range(0, len(places), AT_A_TIME):
-            for place in places[start : start + AT_A_TIME]:
-                found = index.details(place, LONGEST_TEXT) if left > 0 and len(chosen) < MOST_ITEMS else None
-                if found is None:
-                    break
-                text = _text_of(found)
-                left -= len(text)
-                chosen.append(place)
-                shown.append(text)
+    for place, text in itertools.islice(_texts(index, has_failed=overview["figures"]["failed"] > 0), MOST_ITEMS):
+        chosen.append(place)
+        shown.append(text)
     rows = index.features(sorted(chosen), (*SHOWN, *_FEATURES))
     overview["about"] = {**overview["about"], "left_out": index.count - len(chosen)}
     parts = (_text_of(overview), _text_of({"columns": (*SHOWN, *_FEATURES), "total": len(rows), "rows": rows}))
     return f'{{"overview":{parts[0]},"rows":{parts[1]},"items":[{",".join(shown)}]}}'
+
+
+def _texts(index: Index, *, has_failed: bool) -> Iterator[tuple[int, str]]:
+    """Iterate over places and JSON of items, failed ones first, until there are enough characters."""
+    left = MOST_CHARACTERS
+    for wanted in (True, False) if has_failed else (False,):
+        for item in itertools.chain.from_iterable(index.items.pages(None)):
+            if (state_of(item.result) == FAILED) is wanted:
+                text = _text_of(details(item, index.pricing, LONGEST_TEXT))
+                left -= len(text)
+                if left < 0:
+                    return
+                yield item.place, text
 
 
 def _text_of(value: Any) -> str:

@@ -75,6 +75,7 @@ class ViewServer:
         self._compared = threading.Event()
         self._stop = threading.Event()
         self._token = secrets.token_urlsafe(24)
+        self._once: str | None = secrets.token_urlsafe(24)
         self._server = _Server((HOST, 0), self)
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(0.1,), name="batch-llm view", daemon=True),
@@ -89,6 +90,19 @@ class ViewServer:
     def url(self) -> str:
         """The address of the page. Whoever has it can read the run, as long as it is served."""
         return f"http://{HOST}:{self._server.server_port}/{self._token}/"
+
+    @property
+    def url_once(self) -> str:
+        """An address that leads to the page once: for command lines, which other users of this machine can see."""
+        return f"http://{HOST}:{self._server.server_port}/{self._once or ''}/"
+
+    def take_once(self, text: str) -> str | None:
+        """Return where the page is, if a text is the token of ``url_once``, which it is only once."""
+        with self._lock:
+            if self._once is None or not hmac.compare_digest(text.encode("utf-8", "replace"), self._once.encode()):
+                return None
+            self._once = None
+        return f"/{self._token}/"
 
     def __repr__(self) -> str:
         # Without the token: what is shown may be logged.
@@ -198,7 +212,7 @@ class ViewServer:
     def _item(self, given: Mapping[str, str]) -> Any:
         place = _number(given, "place")
         if given.get("side") == "second":
-            return None if self._other is None else self._index.details(place, items=self._other)
+            return None if self._other is None else self._index.details(place, self._other)
         return self._index.details(place)
 
     def _position(self, given: Mapping[str, str]) -> Any:
@@ -285,7 +299,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         address = urllib.parse.urlsplit(self.path)
         token, _, rest = address.path.removeprefix("/").partition("/")
-        if not view.has_token(token) or (is_foreign and rest):
+        if not rest and (place := view.take_once(token)) is not None:
+            self._send(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": place})
+        elif not view.has_token(token) or (is_foreign and rest):
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
         elif not rest and address.path.endswith("/"):
             self._send(HTTPStatus.OK, "text/html", "".join(page("batch-llm view")).encode())
@@ -308,10 +324,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, "application/json", json.dumps(found, default=str).encode())
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, kind: str, body: bytes, more: Mapping[str, str] | None = None) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):
             self.send_response(status)
-            for name, value in self._HEADERS.items():
+            for name, value in {**self._HEADERS, **(more or {})}.items():
                 self.send_header(name, value)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -23,7 +23,7 @@ from .invalid_rows import InvalidRows
 from .pending import PendingItems
 from .run_checks import check_files, check_in_place, has_segments, surveyed
 from .run_options import config_of, wanted_of
-from .tally import Tally, estimate
+from .tally import Tally, estimate, estimate_by_sample
 
 FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
 """Exit codes."""
@@ -31,6 +31,8 @@ FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
 
 def answer_file(file: str, model: str | None, output: str, options: dict[str, Any]) -> int:
     """Answer the rows of a file; return the exit code."""
+    if options["sample"] and not options["dry_run"]:
+        raise click.UsageError("--sample needs --dry-run")
     source = _source(file, options)
     if options["in_place"]:
         check_in_place(file, source.kind, output, options)
@@ -39,7 +41,10 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     wanted = wanted_of(model, source.path, invalid, options)
     if options["dry_run"]:
         items = wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1])
-        estimate(items, invalid, as_json=options["as_json"])
+        if options["sample"]:
+            estimate_by_sample(items, invalid, options["lane"], as_json=options["as_json"])
+        else:
+            estimate(items, invalid, as_json=options["as_json"])
         return 0
     out = files.Output(output)
     kind = (
@@ -94,7 +99,8 @@ def _fill(
     chosen: dict[str, Any] = {}
     if store is not None:
         # Other columns do not matter: a new column does not change the request.
-        chosen["store"] = store_at(store, context_in_identity=False)
+        prompts: Literal[True, "failures"] = True if options["store_prompts"] else "failures"
+        chosen["store"] = store_at(store, context_in_identity=False, include_prompt=prompts)
         chosen["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
     if options["cache"]:
         chosen["cache"] = ResponseCache(options["cache"], context_in_identity=False)

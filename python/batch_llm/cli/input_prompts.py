@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,14 @@ def prompts_of(options: dict[str, Any]) -> Callable[[str], Any] | None:
         return None
     database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
     database.execute("CREATE TABLE prompts (id TEXT PRIMARY KEY, prompt TEXT) WITHOUT ROWID")
+    lock = threading.Lock()
+
+    def find(item_id: str) -> Any:
+        with lock:
+            row = database.execute("SELECT prompt FROM prompts WHERE id = ?", [item_id]).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    weakref.finalize(find, database.close)
     database.execute("BEGIN")
     source = reading.Source(file, reading.format_of(file, None), None, None, None)
     # Nothing is sent: the strategy only says that rows need no model of their own.
@@ -60,11 +69,4 @@ def prompts_of(options: dict[str, Any]) -> Callable[[str], Any] | None:
             text = json.dumps(simple(item.prompt), default=repr)
             database.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", [item.item_id, text])
     database.execute("COMMIT")
-    lock = threading.Lock()
-
-    def find(item_id: str) -> Any:
-        with lock:
-            row = database.execute("SELECT prompt FROM prompts WHERE id = ?", [item_id]).fetchone()
-        return None if row is None else json.loads(row[0])
-
     return find

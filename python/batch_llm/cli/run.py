@@ -26,9 +26,9 @@ GROUPS = {
     "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "cache_prompt", "tools", "rounds"),
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
-    "Storing and resuming": ("store", "no_store", "force", "cache"),
+    "Storing and resuming": ("store", "store_prompts", "no_store", "force", "cache"),
     "Control": ("name", "detach"),
-    OTHER: ("dry_run", "simulate"),
+    OTHER: ("dry_run", "sample", "simulate"),
 }
 
 
@@ -152,10 +152,19 @@ GROUPS = {
     help="Store results in FILE, so that the run can resume. A folder (its name ends in /) or s3://bucket/run "
     "can be shared by several hosts.  [default: OUTPUT.store.db]",
 )
+@click.option(
+    "--store-prompts", is_flag=True, help="Store all prompts, not only those of failed rows, for `batch-llm view`."
+)
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
 @click.option("--cache", metavar="FILE", help="Cache answers in FILE, and reuse them in any run.")
 @click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
+@click.option(
+    "--sample",
+    is_flag=True,
+    help="With --dry-run: count the tokens of a sample of the rows with the model's tokenizer (OpenAI's; needs "
+    "tiktoken), and print an interval.",
+)
 @click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: the summary, to stderr; with --dry-run or --detach, to stdout."

@@ -15,6 +15,7 @@ from .._report import Costs
 from .._results import BatchTermination, ProcessingStats, WorkItemResult
 from .._shown import line
 from ..errors import ERROR_MESSAGE_LIMIT
+from ..estimates import Sampling
 from ..prices import price_of
 from .invalid_rows import InvalidRows
 
@@ -62,6 +63,30 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, 
         click.echo(f"about ${cost:,.4f} by list prices ({bound})")
     if unpriced:
         click.echo(f"the cost of {unpriced:,} requests is unknown")
+
+
+def estimate_by_sample(
+    items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, lane: str, *, as_json: bool = False
+) -> None:
+    """Print what a run would send and cost, with the tokens of a sample counted.
+
+    Args:
+        items: The items.
+        invalid: The invalid rows.
+        lane: The lane of the run.
+        as_json: Whether to print JSON.
+    """
+    sampling = Sampling(lane)
+    for item in items:
+        sampling.add(item)
+    found = sampling.estimate()
+    if as_json:
+        data = {**found.to_dict(), "invalid_rows": invalid.count}
+        click.echo(json.dumps({"version": 1, "command": "run", "run": None, "data": data}))
+        return
+    click.echo(str(found))
+    if invalid.count:
+        click.echo(_example_of(invalid))
 
 
 def _example_of(invalid: InvalidRows) -> str:

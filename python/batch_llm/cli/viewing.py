@@ -80,7 +80,7 @@ def view(store: str, other: str | None, output: str | None, no_browser: bool, **
         with ViewServer(items, compared) as server:
             click.echo(f"{server.url}\nCtrl-C ends it.")
             if not no_browser:
-                _open(server.url)
+                _open(server.url_once)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
 

@@ -93,6 +93,7 @@ def variables(source: str, url: str) -> dict[str, str]:
     """
     bedrock = {
         "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url,
         "AWS_ENDPOINT_URL_STS": f"{url}/aws/sts",
     }

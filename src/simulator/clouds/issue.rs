@@ -24,6 +24,8 @@ pub enum Route {
     GoogleMachine,
     /// Entra's token endpoint.
     EntraTokens,
+    /// What Entra says of itself.
+    EntraDiscovery,
     /// Azure's service for managed identities.
     AzureMachine,
     /// App Service's.
@@ -51,6 +53,7 @@ pub fn route(path: &str) -> Option<Route> {
         }
         _ if path.starts_with("/latest/") => Route::AwsMachine,
         _ if path.ends_with("/oauth2/v2.0/token") => Route::EntraTokens,
+        _ if path.ends_with("/.well-known/openid-configuration") => Route::EntraDiscovery,
         _ => return None,
     })
 }
@@ -74,6 +77,16 @@ fn no(status: u16, error: &str, words: &str) -> Answered {
     Answered { status, body, is_google: false }
 }
 
+/// Where Entra's endpoints are, for a tenant.
+fn discovery(head: &Parts) -> Answered {
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
+    let host = host.or(head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default();
+    let tenant = head.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    let at = format!("https://{host}/{tenant}");
+    ok(json!({"issuer": format!("{at}/v2.0"), "authorization_endpoint": format!("{at}/oauth2/v2.0/authorize"),
+        "token_endpoint": format!("{at}/oauth2/v2.0/token")}))
+}
+
 /// The fields of a form.
 struct Fields(Vec<(String, String)>);
 
@@ -86,6 +99,9 @@ impl Fields {
 impl Clouds {
     /// Answers a request for credentials.
     pub fn give(&self, route: Route, head: &Parts, body: &[u8]) -> Answered {
+        if route == Route::EntraDiscovery {
+            return discovery(head);
+        }
         if self.is_busy() {
             return no(429, "slow_down", "Too many requests");
         }
@@ -136,6 +152,7 @@ impl Clouds {
                     ok(reply)
                 }
             }
+            Route::EntraDiscovery => discovery(head),
             Route::AwsSts => self.sts(head, body, &form),
             Route::AwsMachine => self.aws_machine(head),
             Route::AwsContainer => ok(self.keys_of_machine("aws_container")),
@@ -185,7 +202,7 @@ impl Clouds {
         let now = jiff::Timestamp::now().as_second();
         let is_good = head["alg"] == "RS256"
             && claims["iss"].is_string()
-            && claims["aud"].as_str().is_some_and(|aud| aud.ends_with("/google/token"))
+            && claims["aud"].as_str().is_some_and(|aud| aud.ends_with("/token"))
             && (begin - 300..=end).contains(&now)
             && end - begin <= 3_600
             && URL_SAFE_NO_PAD.decode(signature.trim_end_matches('=')).is_ok_and(|bytes| bytes.len() >= 256);

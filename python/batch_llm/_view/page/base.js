@@ -31,7 +31,7 @@ const FILTERS = {
   reused: "Reused", not_sent: "Not sent",
 }
 const ORDERS = {
-  place: "order of completion", id: "id", seconds: "time", waited: "wait", cost: "cost", attempts: "attempts",
+  place: "completion", id: "id", seconds: "time", waited: "wait", cost: "cost", attempts: "attempts",
   input: "input tokens", output: "output tokens",
 }
 const EVERYTHING = { search: "", only: "all", category: "", kind: "", order: "place", descending: "" }

@@ -27,7 +27,7 @@ function Chart({ title, note, times, lines, stacked, format, theme }) {
     const options = {
       width: place.current.clientWidth, height: 190, padding: [10, 8, 0, 0],
       cursor: { sync: { key: "run" }, points: { size: 6 }, drag: { x: true, y: false } },
-      scales: { x: { time: false }, y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+      scales: { x: { time: false }, y: { range: (plot, low, high) => [0, stacked ? 1 : high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, values: (plot, values) => values.map(duration), space: 70 },
         { ...axis, values: (plot, values) => values.map(format), size: 64 },
@@ -62,6 +62,17 @@ function Charts({ charts, runs, theme }) {
     <p class="dim">Times are since the start of the run; drag to enlarge, double-click to go back.</p></div>`
 }
 
+// Behind one attempt that waits for a limit all others wait for a worker: what they wait for first counts, once.
+function limits(chart) {
+  const left = chart.done.map(() => 1)
+  const shares = ["cooldown", "quota", "concurrency", "worker", "backoff"].map((name) => [name, chart[name].map((value, at) => {
+    const share = Math.min(value, left[at])
+    left[at] -= share
+    return share
+  })])
+  return shares.filter(([, values]) => values.some((value) => value > 0))
+}
+
 function curves(chart) {
   const times = chart.done.map((_, at) => (at + 0.5) * chart.width)
   const rate = (value) => `${short(value)}/s`
@@ -73,10 +84,9 @@ function curves(chart) {
     { title: "Tokens per second", lines: [line("input", chart.input), line("output", chart.output)], format: rate },
     { title: "Cost so far", lines: [line("dollars", chart.spent)], format: money },
     {
-      title: "What limited the run", stacked: true, format: short,
-      note: "Attempts that waited, by what they waited for",
-      lines: Object.entries(WAITS).filter(([name]) => chart[name].some((value) => value > 0))
-        .map(([name, text]) => line(text, chart[name], `--wait-${name}`)),
+      title: "What limited the run", stacked: true, format: (value) => `${Math.round(value * 100)} %`,
+      note: "What attempts waited for first, as a share of the time",
+      lines: limits(chart).map(([name, values]) => line(WAITS[name], values, `--wait-${name}`)),
     },
   ].filter((one) => one.lines.some(({ values }) => values.some((value) => value > 0))).map((one) => ({ ...one, times }))
 }

@@ -6,6 +6,7 @@ function Compare({ hint }) {
   const [outcome, setOutcome] = useState("")
   const [selected, select] = useState(null)
   const [pair, setPair] = useState(null)
+  const asked = useRef(0)
   useEffect(() => {
     let timer
     const ask = () => source.comparison().then((reply) => (reply.is_complete ? setFound(reply) : (timer = setTimeout(ask, 500))), (error) => setFound({ error: String(error.message) }))
@@ -14,11 +15,12 @@ function Compare({ hint }) {
   }, [])
   const load = useCallback((start, size) => source.pairs(outcome, start, size), [outcome])
   const open = async (index) => {
+    const number = ++asked.current
     select(index)
     const row = (await source.pairs(outcome, index, 1)).rows[0]
     if (!row) return
     const sides = await Promise.all([["first", row.first], ["second", row.second]].map(([side, place]) => (place == null ? null : source.item(place, side))))
-    setPair({ row, sides })
+    if (number === asked.current) setPair({ row, sides })
   }
   if (!found) return html`<p class="empty" role="status">Reading both runs…</p>`
   if (found.error) return html`<p class="empty" role="alert">${found.error}</p>`

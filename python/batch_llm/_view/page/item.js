@@ -74,7 +74,7 @@ function ItemView({ item, hint, onClose, heading }) {
     <${Facts} facts=${[
       ["model", item.model], ["lane", item.lane], ["finish", item.finish], ["reused", item.reused && `from the ${item.reused}`],
       ["cost", item.cost == null ? null : money(item.cost)],
-      ...Object.entries(item.tokens).map(([name, value]) => [words(name), count(value)]),
+      ...Object.entries(item.tokens).filter(([name]) => name !== "total_tokens").map(([name, value]) => [words(name), count(value)]),
       ["stored", moment(item.recorded_at)],
     ]} />
     <div class="pair">

@@ -13,6 +13,8 @@ function queryOfAddress() {
   return query
 }
 
+const initial = location.hash.slice(1)
+
 function useTheme() {
   const [theme, setTheme] = useState(null)
   const isDark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches
@@ -61,24 +63,24 @@ function Toolbar({ query, change, categories, total, search }) {
   }
   return html`<div class="toolbar" role="search">
     <label class="search"><span class="hidden">Search prompts and answers</span>
-      <input type="search" ref=${search} value=${text} placeholder="Search prompts, answers and ids ( / )" maxlength="500"
+      <input type="search" ref=${search} value=${text} placeholder="Search prompts and answers" maxlength="500"
         onInput=${(event) => type(event.currentTarget.value)} onKeyDown=${(event) => event.key === "Enter" && find(event.currentTarget.value)} /></label>
     <div class="chips" role="group" aria-label="Filter">${Object.entries(FILTERS).map(([name, label]) => html`<button aria-pressed=${query.only === name} onClick=${() => change({ only: name, category: "", kind: "" })}>${label}</button>`)}</div>
     ${Object.keys(categories).length > 0 && html`<select aria-label="Category of failures" value=${query.category} onChange=${(event) => change({ category: event.currentTarget.value, kind: "", ...(event.currentTarget.value && { only: "failed" }) })}>
       <option value="">any category</option>${Object.entries(categories).map(([name, number]) => html`<option value=${name}>${name} (${count(number)})</option>`)}</select>`}
     <label>Sort by <select value=${query.order} onChange=${(event) => change({ order: event.currentTarget.value, descending: ["place", "id"].includes(event.currentTarget.value) ? "" : "1" })}>
       ${Object.entries(ORDERS).map(([name, label]) => html`<option value=${name}>${label}</option>`)}</select></label>
-    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title="Turn the order around">${query.descending ? "↓ descending" : "↑ ascending"}</button>
+    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title=${query.descending ? "Descending; turn around" : "Ascending; turn around"} aria-label="Descending">${query.descending ? "↓" : "↑"}</button>
     <span class="total" role="status">${total == null ? "" : `${count(total)} item${total === 1 ? "" : "s"}`}</span>
     ${query.kind && html`<button class="tag" onClick=${() => change({ kind: "" })} title="Show all kinds">${query.kind} ×</button>`}
   </div>`
 }
 
 const describe = (row) =>
-  `${row.item_id}, ${STATES[row.state]}${row.category ? `, ${row.category}` : ""}, ${duration(row.seconds)}, ${row.attempts} attempts. ${row.prompt ?? ""} ${row.answer}`
+  `${row.item_id}, ${STATES[row.state]}${row.category ? `, ${row.category}` : ""}, ${duration(row.seconds)}, ${row.retries} retries. ${row.prompt ?? ""} ${row.answer}`
 const listed = (row) => html`<i class=${`dot s${row.state}`}></i><span class="id">${row.item_id}</span><span class="preview prompt">${row.prompt ?? ""}</span>
   <span class=${`preview answer ${row.state === 0 ? "failed" : ""}`}>${row.answer}</span>
-  <span class="marks">${row.attempts > 1 && html`<span class="tag" title="attempts">${row.attempts}×</span>`}${row.truncated ? html`<span class="tag">truncated</span>` : ""}${row.reused && html`<span class="tag">reused</span>`}</span>
+  <span class="marks">${row.retries > 0 && html`<span class="tag" title=${`${row.retries} retr${row.retries === 1 ? "y" : "ies"}`}>↻ ${row.retries}</span>`}${row.truncated ? html`<span class="tag">truncated</span>` : ""}${row.reused && html`<span class="tag">reused</span>`}</span>
   <span class="number time">${duration(row.seconds)}</span><span class="number cost">${row.cost ? money(row.cost) : ""}</span>`
 
 function App() {
@@ -98,26 +100,38 @@ function App() {
   }, [])
   useEffect(() => {
     const kept = Object.entries(query).filter(([name, value]) => value !== EVERYTHING[name])
-    history.replaceState(null, "", `#${new URLSearchParams(kept)}`)
-  }, [key])
+    if (item) kept.push(["item", item.place])
+    if (item !== null) history.replaceState(null, "", `#${new URLSearchParams(kept)}`)
+  }, [key, item])
+  useEffect(() => {
+    const place = new URLSearchParams(initial).get("item")
+    if (/^\d{1,18}$/.test(place ?? "")) openPlace(query, Number(place))
+  }, [])
   const load = useCallback((start, size) => source.rows(query, start, size), [key])
-  const show = async (place) => {
-    const number = ++asked.current
+  // Replies may come in another order than they were asked for: only the last counts.
+  const show = async (place, number = ++asked.current) => {
     const found = await source.item(place)
-    if (number === asked.current) setItem(found)
+    if (number !== asked.current) return
+    setItem(found)
+    // Where there is no room beside the list, the item is below it.
+    if (matchMedia("(max-width: 900px)").matches) setTimeout(() => heading.current?.scrollIntoView({ block: "nearest" }))
   }
   const select = async (index) => {
+    const number = ++asked.current
     setSelected(index)
     const row = (await source.rows(query, index, 1)).rows[0]
-    if (row) await show(row.place)
+    if (row && number === asked.current) await show(row.place, number)
   }
   const close = () => { asked.current++; setItem(undefined) }
-  const openItem = async (place, kind) => {
+  const openPlace = async (within, place) => {
+    const [, at] = await Promise.all([show(place), source.position(within, place)])
+    setSelected(at)
+  }
+  const openItem = (place, kind) => {
     const wanted = { ...EVERYTHING, only: "failed", category: kind.category, kind: kind.kind }
     setQuery(wanted)
     setTab("Items")
-    setSelected(await source.position(wanted, place))
-    await show(place)
+    return openPlace(wanted, place)
   }
   const filter = (only) => { setTab("Items"); change({ ...EVERYTHING, only }) }
 

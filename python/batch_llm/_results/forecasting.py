@@ -154,7 +154,7 @@ def _cost(samples: Sequence[Sample], weights: list[float], now: Moment, total: i
     left = (total - now.done) / total
     error = math.sqrt(variance * left / now.done + of_correction / count**2)
     expected = now.cost / now.done * (mean / plain if plain else 1.0) * total
-    margin = _student(count - 1) * error * total
+    margin = student(count - 1) * error * total
     return Interval(max(expected - margin, now.cost), max(expected, now.cost), max(expected + margin, now.cost))
 
 
@@ -169,7 +169,7 @@ def _variance(samples: Sequence[Sample]) -> float:
     return sum((cost - mean * items) ** 2 / items for items, cost in parts if items) / (len(parts) - 1)
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """A quantile of Student's t (Abramowitz and Stegun, 26.7.5)."""
     z = _NORMAL.inv_cdf(0.5 + USED / 2)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
@@ -188,7 +188,7 @@ def _seconds_left(samples: Sequence[Sample], weights: list[float], now: Moment, 
     mean = sum(seconds for _, seconds in parts) / started
     to_start = max(left - now.in_work, 0)
     variance = sum((seconds - mean * items) ** 2 / items for items, seconds in parts) / (len(parts) - 1)
-    margin = _student(len(parts) - 1) * math.sqrt(variance * to_start * (1 + to_start / started))
+    margin = student(len(parts) - 1) * math.sqrt(variance * to_start * (1 + to_start / started))
     lengths = _lognormal([sample.took for sample in samples], weights)
     first, half, last = (_drained(now.in_work, lengths, part) for part in (1 - DRAINED, 0.5, DRAINED))
     expected = mean * to_start + half
