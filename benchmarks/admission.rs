@@ -15,9 +15,12 @@ mod engine;
 
 use engine::guard::{Caps, Price};
 use engine::measure::{Limit, Measure};
+use engine::pool::hedging::When;
+use engine::pool::{Ending, Part, Pool, Report};
 use engine::queue::Expected;
+use engine::quota::Used;
 use engine::scheduler::Scheduler;
-use engine::scope::Control;
+use engine::scope::{Control, Scope};
 use engine::{Command, ItemReport, Settings, Usage};
 use tokio::time::Instant;
 
@@ -42,15 +45,21 @@ fn every_limit() -> Settings {
     }
 }
 
-/// Nanoseconds per item from offer to release.
-fn measure(settings: Settings) -> f64 {
+/// Nanoseconds per item from offer to release; with the members of a pool, if there are any.
+fn measure(settings: Settings, members: usize) -> f64 {
     let mut now = Instant::now();
     let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), now);
+    let part = || Part { scope: Arc::default(), weight: 1.0, tier: 0, is_spare: false, endpoint: 0 };
+    let pool = (members > 0).then(|| Arc::new(Pool::new((0..members).map(|_| part()).collect(), When::Tail, 1)));
+    let queue = match &pool {
+        Some(pool) => scheduler.add_queue(Arc::new(Scope::of_seats(Arc::<Pool>::clone(pool))), now),
+        None => 0,
+    };
     let kind = scheduler.add_kind(
         256.0,
         Some(Price { input: 1e-6, cached: 1e-7, cache_write: 1e-6, cache_write_hour: 1e-6, output: 4e-6, held: 0.0 }),
     );
-    scheduler.accept(0, 0, WAITING, Instant::now());
+    scheduler.accept(queue, 0, WAITING, Instant::now());
     let usage = Usage { input: 100, output: 100, total: 200, ..Usage::default() };
     let report = || ItemReport { success: true, error: None, usage, reported: true };
     let began = std::time::Instant::now();
@@ -80,8 +89,13 @@ fn measure(settings: Settings) -> f64 {
         }
         for item in started {
             if offered < ITEMS {
-                scheduler.accept(0, 0, 1, Instant::now());
+                scheduler.accept(queue, 0, 1, Instant::now());
                 offered += 1;
+            }
+            if let Some(pool) = &pool
+                && let Some(place) = pool.claim(None, now)
+            {
+                pool.ended(&place, &Report { used: Used::Reported(usage), ..Report::of(Ending::Answered) }, now);
             }
             scheduler.record(item, report(), now);
             scheduler.release(item, now);
@@ -94,7 +108,11 @@ fn measure(settings: Settings) -> f64 {
 fn main() {
     println!(
         "none {:.0} ns per item",
-        measure(Settings { max_workers: NonZeroUsize::new(200).unwrap(), ..Settings::default() })
+        measure(Settings { max_workers: NonZeroUsize::new(200).unwrap(), ..Settings::default() }, 0)
     );
-    println!("every {:.0} ns per item", measure(every_limit()));
+    println!("every {:.0} ns per item", measure(every_limit(), 0));
+    println!(
+        "pool of 16 {:.0} ns per item",
+        measure(Settings { max_workers: NonZeroUsize::new(200).unwrap(), ..Settings::default() }, 16)
+    );
 }

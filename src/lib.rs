@@ -67,6 +67,8 @@ mod _core {
         NativeClient, PyAddress, SchemaCheck, classify_error, example, is_secret_name, providers,
     };
     #[pymodule_export]
+    use crate::bridge::clouds::{cloud_url, names_entra};
+    #[pymodule_export]
     use crate::bridge::convert::sums;
     #[pymodule_export]
     use crate::bridge::flight::Flight;
@@ -78,6 +80,8 @@ mod _core {
     use crate::bridge::listener::TokenListener;
     #[pymodule_export]
     use crate::bridge::media::PyMedia;
+    #[pymodule_export]
+    use crate::bridge::pool::NativePool;
     #[pymodule_export]
     use crate::bridge::prompt::Messages;
     #[pymodule_export]

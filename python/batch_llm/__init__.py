@@ -107,10 +107,19 @@ if TYPE_CHECKING:
         PydanticAIStrategy,
     )
     from .middleware import BaseMiddleware, Middleware
-    from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
+    from .native import (
+        AnthropicStrategy,
+        BedrockStrategy,
+        GoogleStrategy,
+        NativeStrategy,
+        OpenAIStrategy,
+        VertexStrategy,
+        llm,
+    )
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .plans import LanePlan, PlannedLane, plan
+    from .pools import Fallback, PoolStrategy, pool
     from .prices import Price
     from .prompts import ResultStream, last_interrupted, process_prompts, process_stream, read_in_thread
     from .strategies import (
@@ -157,6 +166,7 @@ __all__ = [
     "BatchSettings",
     "BatchTermination",
     "BatchTicket",
+    "BedrockStrategy",
     "BlockingResultStream",
     "CallOutcome",
     "CallableStrategy",
@@ -172,6 +182,7 @@ __all__ = [
     "ErrorClassifier",
     "ErrorInfo",
     "ExponentialBackoffStrategy",
+    "Fallback",
     "File",
     "FixedDelayStrategy",
     "FrameworkTimeoutError",
@@ -208,6 +219,7 @@ __all__ = [
     "PoolError",
     "PoolSaturated",
     "PoolStats",
+    "PoolStrategy",
     "PostProcessorFunc",
     "Price",
     "ProcessingEvent",
@@ -259,6 +271,7 @@ __all__ = [
     "Transport",
     "TruncatedResponseError",
     "UnkeptError",
+    "VertexStrategy",
     "WorkItemResult",
     "WorkItemTiming",
     "answers_schema",
@@ -269,6 +282,7 @@ __all__ = [
     "last_interrupted",
     "llm",
     "plan",
+    "pool",
     "process_frame",
     "process_prompts",
     "process_stream",
@@ -325,8 +339,9 @@ _HOMES = {
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",
     ".middleware": "BaseMiddleware Middleware",
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
-    ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
+    ".native": "AnthropicStrategy BedrockStrategy GoogleStrategy NativeStrategy OpenAIStrategy VertexStrategy llm",
     ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
+    ".pools": "Fallback PoolStrategy pool",
     ".prices": "Price",
     ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
     ".tools": "Tool ToolCall ToolContext",

@@ -24,6 +24,7 @@ __all__ = [
     "Media",
     "Messages",
     "NativeClient",
+    "NativePool",
     "PlainAttempts",
     "RunHandle",
     "Runner",
@@ -774,6 +775,43 @@ class NativeClient:
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
 
+class _PoolMember(Protocol):
+    @property
+    def client(self) -> NativeClient: ...
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def tier(self) -> int: ...
+    @property
+    def reasons(self) -> Sequence[str]: ...
+    @property
+    def endpoint(self) -> int: ...
+
+@final
+class NativePool:
+    """Several clients as one."""
+
+    def __new__(
+        cls,
+        members: Sequence[_PoolMember],
+        hedge: Literal["tail", "always", "never"],
+        keeps_prefixes: bool,
+        hear: Callable[[Literal["ejected", "back", "dropped"], str, str], object],
+        doubt: Callable[[Any], object] | None = None,
+    ) -> NativePool: ...
+    def client(self) -> NativeClient:
+        """Return the client that sends to all of them."""
+
+    def scope(self) -> Scope:
+        """Return what their requests share."""
+
+    def dropped(self) -> list[str]:
+        """Return the labels of the members that are never asked again."""
+
 @final
 class SchemaCheck:
     """A JSON Schema that values are checked against."""
@@ -834,6 +872,12 @@ def example(schema: str) -> str:
 
 def providers() -> list[dict[str, Any]]:
     """Return the table of providers."""
+
+def cloud_url(provider: str, variables: dict[str, str], model: str, origin: str | None = None) -> str:
+    """Return the base URL of a cloud's provider for a model: at its own origin, or at ``origin``."""
+
+def names_entra(variables: dict[str, str]) -> bool:
+    """Whether variables name an identity at Microsoft Entra."""
 
 def is_secret_name(name: str, only: bool) -> bool:
     """Whether something of this name may be a secret; with ``only``: whether it is a credential and nothing else."""
@@ -904,6 +948,7 @@ class SimulatorHandle:
         tls: bool,
         prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
+        clouds: tuple[float, int, int] | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""

@@ -79,7 +79,7 @@ class NativeOptions(RequestOptions, total=False):
     raw: bool
     stream: bool | Literal["auto"]
     cache_prompt: Literal["auto", "1h", False]
-    api: Literal["chat", "responses"] | None
+    api: Literal["chat", "responses", "converse", "messages"] | None
     provider: str
 
 
@@ -132,7 +132,8 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             events, which are assembled here; ``"auto"`` where an answer may take minutes: reasoning models, and
             ``max_tokens`` above 21,333. ``cache_prompt``: whether requests tell the provider's prompt cache which
             prefix they share: ``"auto"``, if the provider needs to be told and it pays off; ``"1h"``: entries live for
-            an hour (Anthropic); or ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another
+            an hour (Anthropic); or ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI;
+            ``"converse"`` or ``"messages"``, for Bedrock. ``provider``: another
             provider; see :class:`OpenAIStrategy`.
 
     Raises:
@@ -178,7 +179,10 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         self._toolbox = Toolbox(options.pop("tools", None))
         self._rules = rules_of(options, self._toolbox, row.name)
         api = options.pop("api", None) or where.address.api
-        if api not in (None, "chat", "responses"):
+        if row.name == "bedrock":
+            if api not in (None, "chat", "responses", "converse", "messages"):
+                raise ValueError(f"api must be 'converse' or 'messages' (got {quoted(api)})")
+        elif api not in (None, "chat", "responses"):
             raise ValueError(f"api must be 'chat' or 'responses' (got {quoted(api)})")
         # Where OpenAI itself answers, its newer API is used unless an option needs the older one.
         only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
@@ -200,13 +204,15 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
         self._asks = asks(where, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
+        if api in ("converse", "messages"):
+            self._asks["api"] = api
         if self._rules is not None:
             # Not the number of rounds: with more of them, a conversation goes on where it ended.
             self._asks["converses"] = True if self._rules.turn is None else _name_of(self._rules.turn)
         self._client = NativeClient(
             {
                 "provider": row.name,
-                "responses": speaks_responses,
+                "api": "responses" if speaks_responses else api if api in ("converse", "messages") else "usual",
                 "base_url": self.base_url,
                 "bearer": where.is_token,
                 # Apart from what is asked: the answer is the same.
@@ -215,6 +221,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
                 "transport": where.connecting(transport),
                 "raw": bool(options.pop("raw", False)),
                 "at_home": where.is_at_home,
+                "environment": where.credentials,
             },
             body,
             where.keys,

@@ -105,6 +105,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
                 "options": spec,
                 "headers": list(where.headers_with(headers).items()),
                 "transport": where.connecting(transport),
+                "environment": where.credentials,
                 "pack": {
                     "items": self._pack,
                     "tokens": max_tokens_per_request,

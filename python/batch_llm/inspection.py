@@ -102,25 +102,43 @@ class Inspection:
         Raises:
             ArtifactError: If the file can no longer be read.
         """
+        for page in self._pages(None, PAGE, successes_only=successes_only):
+            for _, result in page:
+                yield result
+
+    def _pages(
+        self, after: int | None, size: int, *, successes_only: bool = False, item_id: str | None = None
+    ) -> Iterator[list[tuple[int, WorkItemResult[Any, Any]]]]:
+        """Iterate over pages of last results with their places; for what cannot be read, there is an empty page each.
+
+        Args:
+            after: The place after which they begin.
+            size: How many records are read at a time.
+            successes_only: Whether to skip failed items.
+            item_id: Only results of items with this id.
+        """
         output_decoder, context_decoder = self._decoders
-        after: int | None = None
-        while page := self._view.page(after, PAGE):
-            for place, item_id, index, success, category, body in page:
+        while page := self._view.page(after, size):
+            found: list[tuple[int, WorkItemResult[Any, Any]]] = []
+            for place, found_id, index, success, category, body in page:
                 after = place
-                if successes_only and not success:
+                if (successes_only and not success) or (item_id is not None and found_id != item_id):
                     continue
                 try:
                     record = read(body)
                     context = record.get("context")
                     if context is not None and context_decoder is not None:
                         context = context_decoder(context)
-                    item = _Item(item_id, context)
+                    item = _Item(found_id, context)
                     result = result_of(item, record, success, category, output_decoder or _as_it_is, {})
                 except UnreadableRecordError as error:
-                    self._tell_unreadable(item_id, error)
+                    self._tell_unreadable(found_id, error)
+                    yield []
                     continue
                 result.submission_index, result.prompt = index, record.get("prompt")
-                yield result
+                found.append((place, result))
+            if found:
+                yield found
 
     def failures(self) -> Iterator[WorkItemResult[Any, Any]]:
         """Iterate over the failed items; what succeeded is not decoded.

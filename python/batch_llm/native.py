@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnthropicStrategy",
+    "BedrockStrategy",
     "GoogleStrategy",
     "NativeOptions",
     "NativeStrategy",
     "OpenAIStrategy",
     "RequestOptions",
+    "VertexStrategy",
     "llm",
 ]
 
@@ -62,7 +64,43 @@ class GoogleStrategy(NativeStrategy[TOutput]):
     _languages = ("gemini",)
 
 
-_CLASSES: dict[str, type[NativeStrategy[Any]]] = {"anthropic": AnthropicStrategy, "gemini": GoogleStrategy}
+class BedrockStrategy(NativeStrategy[TOutput]):
+    """Calls models on Amazon Bedrock. Takes the arguments of :class:`NativeStrategy`.
+
+    ``model`` is the id of a model or an inference profile, or an ARN. Claude is called through InvokeModel, every other
+    model through Converse; ``api="messages"`` or ``api="converse"`` overrides this. The region is that of the ARN, else
+    ``AWS_REGION``, else that of the profile.
+
+    Without ``api_key`` and ``AWS_BEARER_TOKEN_BEDROCK``, requests are signed with AWS's credentials, from the
+    environment, the profile ``AWS_PROFILE``, a web identity, the container or the instance. They are renewed before
+    they expire.
+    """
+
+    provider = "bedrock"
+    _languages = ("bedrock",)
+
+
+class VertexStrategy(NativeStrategy[TOutput]):
+    """Calls Gemini and Claude on Google's Vertex AI. Takes the arguments of :class:`NativeStrategy`.
+
+    The project is ``GOOGLE_CLOUD_PROJECT``, else that of the credentials; the location is ``GOOGLE_CLOUD_LOCATION``,
+    else ``global``.
+
+    Without ``api_key``, tokens are fetched as Application Default Credentials describe it: from the file
+    ``GOOGLE_APPLICATION_CREDENTIALS``, from that of ``gcloud auth application-default login``, or from the machine's
+    metadata server. They are renewed before they expire. An ``api_key`` is an access token here.
+    """
+
+    provider = "vertex"
+    _languages = ("vertex",)
+
+
+_CLASSES: dict[str, type[NativeStrategy[Any]]] = {
+    "anthropic": AnthropicStrategy,
+    "bedrock": BedrockStrategy,
+    "gemini": GoogleStrategy,
+    "vertex": VertexStrategy,
+}
 
 
 @overload
@@ -110,8 +148,8 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
     """Create a native strategy by name: ``llm("openai:gpt-5-mini", temperature=0, response_model=Invoice)``.
 
     Args:
-        name: ``"provider:model"``; the providers are openai, anthropic, gemini, azure, openrouter, deepseek, groq,
-            together, mistral, xai, vllm, sglang, ollama, and openai-compatible (with ``base_url=``).
+        name: ``"provider:model"``; the providers are openai, anthropic, gemini, azure, bedrock, vertex, openrouter,
+            deepseek, groq, together, mistral, xai, vllm, sglang, ollama, and openai-compatible (with ``base_url=``).
         arguments: The arguments of :class:`NativeStrategy`.
 
     Returns:

@@ -1,6 +1,7 @@
 """What a run returns: a result for each item, and the batch of all results.
 
-Conversions of a batch are in other modules: ``serialization`` (JSON) and ``_report`` (tables, summaries, HTML).
+Conversions of a batch are in other modules: ``serialization`` (JSON), ``_report`` (tables, summaries) and ``_view``
+(the page).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+    from ._view import ViewServer
     from .prices import Price
 
 __all__ = ["BatchResult", "BatchTermination", "ProcessingStats", "Result", "TokenUsage", "WorkItemResult"]
@@ -256,19 +258,42 @@ class BatchResult(Generic[TOutput, TContext]):
         return cell(self)
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write an HTML report: everything in :meth:`summary`, charts, and the results.
+        """Write the page of :meth:`view` to a file: all results with their attempts, errors by kind, charts, summary.
 
-        The file is written atomically. It contains prompts and answers; a new file's permissions follow the umask.
+        The page needs no other files, and sends no request. The file is written atomically. It contains prompts and
+        answers; a new file's permissions follow the umask. Of very many results, failures come first, and the page says
+        how many are left out.
 
         Args:
-            path: The file: one HTML page that needs no other files.
+            path: The file.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        from ._report import write
+        from ._view import BatchItems, write
 
-        write(self, path)
+        write(BatchItems(self), path)
+
+    def view(self, *, open_browser: bool = True) -> ViewServer:
+        """Show the batch in the browser: search, filter and sort its results, read prompts next to answers.
+
+        The page is served on this machine only, at an address with a token, until the returned server is closed or the
+        program ends.
+
+        Args:
+            open_browser: Whether to open a browser; False: see the server's ``url``.
+
+        Raises:
+            OSError: If no port can be opened.
+        """
+        import webbrowser
+
+        from ._view import BatchItems, ViewServer
+
+        server = ViewServer(BatchItems(self))
+        if open_browser:
+            webbrowser.open(server.url_once)
+        return server
 
     # Tables
 

@@ -156,6 +156,7 @@ impl Batchable for Fake {
             processing_ms: None,
             first_token: None,
             limits: Vec::new(),
+            account: None,
         })
     }
 

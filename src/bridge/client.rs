@@ -15,8 +15,9 @@ use serde_json::{Map, Value};
 
 use super::json::Readable;
 use super::listener::TokenListener;
+use super::pool::Pooling;
 use super::runtime::{Process, awaitable};
-use super::{convert, errors, json, prompt};
+use super::{clouds, convert, errors, json, prompt};
 use crate::batches::provider::{Marked, Until};
 use crate::engine::seconds;
 use crate::providers::address::{Address, Named};
@@ -28,7 +29,7 @@ use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
 use crate::providers::shown::Quoted;
-use crate::providers::table::Language;
+use crate::providers::table::{Api, Language};
 use crate::providers::transport::TransportOptions;
 use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, secret_names, status, table};
 use crate::simulator::sample;
@@ -39,7 +40,7 @@ use crate::simulator::sample;
 struct Spec {
     provider: String,
     #[serde(default)]
-    responses: bool,
+    api: Api,
     base_url: String,
     /// Whether the keys are tokens, sent as `authorization: Bearer`, whatever the provider's usual header is.
     #[serde(default)]
@@ -54,6 +55,8 @@ struct Spec {
     /// Whether the provider itself is called, or what simulates it: all of its fields are known there.
     #[serde(default)]
     at_home: bool,
+    /// Variables with a cloud's credentials, which sign requests in place of keys.
+    environment: Option<clouds::Variables>,
     /// Given for embeddings.
     pack: Option<Pack>,
 }
@@ -72,6 +75,8 @@ pub struct NativeClient {
     spec: Spec,
     keys: Vec<SecretString>,
     present: ArcSwap<OfProcess>,
+    /// Where requests go, if that is to several clients, of which this is the first.
+    pool: Option<Arc<Pooling>>,
 }
 
 impl NativeClient {
@@ -83,7 +88,13 @@ impl NativeClient {
     /// The same client with another way to its answers, in this process.
     pub fn instead(&self, provider: Arc<dyn Provider>) -> Self {
         let present = OfProcess { process: Process::current(), provider };
-        Self { spec: self.spec.clone(), keys: self.keys.clone(), present: ArcSwap::from_pointee(present) }
+        Self { spec: self.spec.clone(), keys: self.keys.clone(), present: ArcSwap::from_pointee(present), pool: None }
+    }
+
+    /// The same client, whose requests go to a pool.
+    pub fn pooled(&self, pool: Arc<Pooling>) -> Self {
+        let present = ArcSwap::new(self.present.load_full());
+        Self { spec: self.spec.clone(), keys: self.keys.clone(), present, pool: Some(pool) }
     }
 }
 
@@ -105,7 +116,7 @@ impl NativeClient {
             }
             let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
             let present = OfProcess::new(&spec, &keys)?;
-            Ok(Self { spec, keys, present: ArcSwap::from_pointee(present) })
+            Ok(Self { spec, keys, present: ArcSwap::from_pointee(present), pool: None })
         })
     }
 
@@ -160,6 +171,9 @@ impl NativeClient {
     /// The same client in a tier of its provider, such as `flex`. `late`: takes its place after so many seconds.
     #[pyo3(signature = (tier, late = None, after = None))]
     fn in_tier(&self, tier: &str, late: Option<&Self>, after: Option<f64>) -> PyResult<Self> {
+        if self.pool.is_some() {
+            return Err(PyValueError::new_err(format!("a pool has no {tier} tier; use lane='live'")));
+        }
         if self.spec.pack.is_some() {
             return Err(PyValueError::new_err(format!(
                 "embeddings have no {tier} tier; use lane='live' or lane='batch'"
@@ -225,6 +239,9 @@ impl NativeClient {
 impl NativeClient {
     /// The provider, for a run.
     pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
+        if let Some(pool) = &self.pool {
+            return pool.provider();
+        }
         let present = self.present.load();
         if present.process == Process::current() {
             return Ok(Arc::clone(&present.provider));
@@ -304,16 +321,25 @@ fn options_of(given: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
 
 fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, String> {
     let row = table::row(&spec.provider).ok_or_else(|| format!("unknown provider {:?}", spec.provider))?;
-    if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
+    let address = Address::new(row, &spec.base_url, &spec.options.model)?;
+    if let Some(problem) = address.problem {
         return Ok(Arc::new(Rejecting(problem.to_owned())));
     }
+    let signer = match &spec.environment {
+        None => None,
+        Some(variables) => clouds::signer(row, variables, &spec.options.model, (address.host(), &spec.transport))?,
+    };
     // Azure's dated versions do not know newer fields.
     let is_dated = row.name == "azure" && spec.base_url.contains("api-version=2");
-    let caching = Caching::of(row, &spec.options.model, spec.at_home && !is_dated);
+    let caching = match spec.api {
+        Api::Converse => Caching::None,
+        _ => Caching::of(row, &spec.options.model, spec.at_home && !is_dated),
+    };
     let parts = Parts {
-        dialect: row.dialect(spec.responses),
+        dialect: row.dialect(&spec.options.model, spec.api),
         base_url: spec.base_url,
         keys: Keys::new(if spec.bearer { Auth::Bearer } else { row.auth }, keys)?,
+        signer,
         periods: row.periods,
         options: spec.options,
         headers: spec.headers,
@@ -430,6 +456,7 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         dict.set_item("key_variables", row.key_variables)?;
         dict.set_item("token_variables", row.token_variables)?;
         dict.set_item("header_variables", row.header_variables)?;
+        dict.set_item("is_cloud", row.credentials.is_some())?;
         dict.set_item("needs_key", row.needs_key)?;
         dict.set_item("has_responses", row.has_responses)?;
         dict.set_item("embeddings", row.embeddings)?;
@@ -438,6 +465,8 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
             Language::Chat(_) => "chat",
             Language::Anthropic => "anthropic",
             Language::Gemini => "gemini",
+            Language::Bedrock => "bedrock",
+            Language::Vertex => "vertex",
         };
         dict.set_item("language", language)?;
         list.append(dict)?;

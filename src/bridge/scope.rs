@@ -13,7 +13,13 @@ use crate::engine::scope::Scope as Shared;
 /// What everybody who asks the same provider with the same key for the same model shares. It is new in a forked child:
 /// runs of its parent are in the other one, and its lock may be held by a thread that the child does not have.
 #[pyclass(frozen, weakref, module = "batch_llm._core")]
-pub struct Scope(ArcSwap<OfProcess>);
+pub struct Scope(Kind);
+
+enum Kind {
+    Own(ArcSwap<OfProcess>),
+    /// Found by this, in each process.
+    Elsewhere(Box<dyn Fn() -> Arc<Shared> + Send + Sync>),
+}
 
 struct OfProcess {
     process: Process,
@@ -29,13 +35,22 @@ impl OfProcess {
 impl Scope {
     /// That of this process.
     pub fn shared(&self) -> Arc<Shared> {
-        let present = self.0.load();
+        let own = match &self.0 {
+            Kind::Own(own) => own,
+            Kind::Elsewhere(find) => return find(),
+        };
+        let present = own.load();
         if present.process == Process::current() {
             return Arc::clone(&present.shared);
         }
         let fresh = Arc::new(OfProcess::new());
-        std::mem::forget(self.0.swap(Arc::clone(&fresh)));
+        std::mem::forget(own.swap(Arc::clone(&fresh)));
         Arc::clone(&fresh.shared)
+    }
+
+    /// One that somebody else has in each process.
+    pub fn found_by(find: impl Fn() -> Arc<Shared> + Send + Sync + 'static) -> Self {
+        Self(Kind::Elsewhere(Box::new(find)))
     }
 }
 
@@ -43,7 +58,7 @@ impl Scope {
 impl Scope {
     #[new]
     fn new() -> Self {
-        Self(ArcSwap::from_pointee(OfProcess::new()))
+        Self(Kind::Own(ArcSwap::from_pointee(OfProcess::new())))
     }
 
     /// The limits in force: `{"measure", "amount", "per", "learned", "left"}`.

@@ -11,7 +11,8 @@ use super::runtime::Process;
 use super::simulated_batches::{PyBatches, distribution, forward, snapshot_dict};
 use crate::engine::seconds;
 use crate::simulator::{
-    Behaviour, CacheCounts, CacheSettings, CacheSums, Fault, FaultKind, Latency, Limits, Simulator,
+    Behaviour, CacheCounts, CacheSettings, CacheSums, CloudCounts, CloudSettings, Fault, FaultKind, Latency, Limits,
+    Simulator,
 };
 
 /// A scheduled fault, read from a Python object with these attributes.
@@ -71,7 +72,7 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches, clouds))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -85,6 +86,7 @@ impl SimulatorHandle {
         tls: bool,
         prompt_caches: Option<(f64, f64, f64)>,
         batches: PyBatches,
+        clouds: Option<(f64, i64, u64)>,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -101,6 +103,7 @@ impl SimulatorHandle {
                 implicit,
             }),
             batches: batches.try_into()?,
+            clouds: clouds.map(|(life, ahead, busy)| CloudSettings { life: seconds(life), ahead, busy }),
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));
@@ -195,7 +198,18 @@ fn counts_dict<'py>(py: Python<'py>, simulator: &Simulator) -> PyResult<Bound<'p
     dict.set_item("faults", faults.collect::<Vec<_>>())?;
     let violations = counts.violations.iter().map(|early| (early.at, early.limit, early.early_by));
     dict.set_item("violations", violations.collect::<Vec<_>>())?;
+    dict.set_item("clouds", simulator.cloud_counts().map(|counts| clouds_dict(py, counts)).transpose()?)?;
     dict.set_item("prompt_caches", simulator.cache_counts().map(|counts| ledger_dict(py, counts)).transpose()?)?;
+    Ok(dict)
+}
+
+/// What clouds have given and checked.
+fn clouds_dict<'py>(py: Python<'py>, counts: CloudCounts) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("issued", counts.issued)?;
+    dict.set_item("refused", counts.refused)?;
+    dict.set_item("admitted", counts.admitted)?;
+    dict.set_item("rejected", counts.rejected)?;
     Ok(dict)
 }
 

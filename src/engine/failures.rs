@@ -86,7 +86,9 @@ impl Scheduler {
             Failure::RateLimit { at_least, has_retry_after } => {
                 self.stats.rate_limits += 1;
                 item.rate_limits += 1;
-                if self.settings.control != Control::Fixed {
+                if queue.scope.seats.is_some() {
+                    // Whoever met the limit is not asked for a while; the others are.
+                } else if self.settings.control != Control::Fixed {
                     // The scope has reduced its pace; only a `Retry-After` pauses everybody.
                     queue.scope.pause_until(now + at_least);
                 } else if queue.cooldown.rate_limited(item.sent, at_least, now) {

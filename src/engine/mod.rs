@@ -27,6 +27,7 @@ pub mod outage;
 mod outages;
 mod output_length;
 mod pace;
+pub mod pool;
 pub mod queue;
 pub mod quota;
 pub mod reports;
@@ -61,6 +62,8 @@ mod limits_tests;
 mod outages_tests;
 #[cfg(test)]
 mod rounds_tests;
+#[cfg(test)]
+mod scope_tests;
 #[cfg(test)]
 mod steering_tests;
 #[cfg(test)]

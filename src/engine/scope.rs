@@ -49,6 +49,39 @@ pub struct Blocked {
     pub cause: Cause,
 }
 
+/// Seats for attempts. A scope reserves one for each attempt that it admits; whoever makes the attempt claims it.
+pub trait Seats: Send + Sync {
+    /// A run joins. `wake` must not block; it is called whenever there may be a seat again.
+    fn join(&self, run: Member, wake: Wake, control: Control, now: Instant);
+
+    /// A run leaves.
+    fn leave(&self, run: Member, now: Instant);
+
+    /// Reserves a seat.
+    ///
+    /// # Errors
+    /// Why there is none, and until when.
+    fn reserve(&self, estimate: Estimate, now: Instant) -> Result<(), Blocked>;
+
+    /// An attempt that was admitted has ended; if it has not claimed its seat, that is given back.
+    fn settle(&self, now: Instant);
+
+    /// Nobody wants a seat at the moment: others need not wait.
+    fn rest(&self);
+
+    /// Whether a run has free workers and nothing left to start, and could pay for more.
+    fn idles(&self, run: Member, is_idle: bool);
+
+    /// Whether estimates are needed.
+    fn counts_tokens(&self) -> bool;
+
+    /// Whether an attempt can ever pass.
+    ///
+    /// # Errors
+    /// Names the limit that it exceeds by itself.
+    fn fits(&self, estimate: Estimate) -> Result<(), TooLarge>;
+}
+
 pub(super) struct Joined {
     member: Member,
     wake: Wake,
@@ -104,6 +137,8 @@ pub struct Scope {
     caches: Mutex<Entries>,
     /// Grows whenever one has been written, or its writer has failed.
     news_of_caches: AtomicU64,
+    /// Whoever has its attempts, if those go to several endpoints with limits of their own.
+    pub(super) seats: Option<Arc<dyn Seats>>,
 }
 
 /// An attempt that failed because the provider is away.
@@ -116,6 +151,11 @@ pub struct Lost {
 }
 
 impl Scope {
+    /// One whose attempts need seats: nothing is found out about limits but there.
+    pub fn of_seats(seats: Arc<dyn Seats>) -> Self {
+        Self { seats: Some(seats), ..Self::default() }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +166,11 @@ impl Scope {
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
+        let mut control = control;
+        if let Some(seats) = &self.seats {
+            seats.join(member, Arc::clone(&wake), control, now);
+            control = Control::Fixed;
+        }
         state.members.push(Joined {
             member,
             wake,
@@ -163,6 +208,10 @@ impl Scope {
             state.outages.deserted();
         }
         state.step_aside(member);
+        drop(state);
+        if let Some(seats) = &self.seats {
+            seats.leave(member, now);
+        }
     }
 
     /// Asks for an attempt.
@@ -170,12 +219,28 @@ impl Scope {
     /// # Errors
     /// Why it has to wait, and until when; the member stands in line then.
     pub fn admit(&self, member: Member, estimate: Estimate, now: Instant) -> Result<Ticket, Blocked> {
+        self.admit_if(member, estimate, true, now)
+    }
+
+    /// Asks for an attempt, with `in_window: false` also beyond the concurrency that was found: for one that takes the
+    /// place of another, elsewhere.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_if(
+        &self,
+        member: Member,
+        estimate: Estimate,
+        in_window: bool,
+        now: Instant,
+    ) -> Result<Ticket, Blocked> {
         let mut state = self.state();
         if state.line.front().is_some_and(|first| *first != member) {
             state.stand_in_line(member);
             return Err(Blocked { until: None, cause: Cause::Turn });
         }
-        if let Err(held) = state.ready(member, estimate, now) {
+        let seated = |()| self.seats.as_ref().map_or(Ok(()), |seats| seats.reserve(estimate, now));
+        if let Err(held) = state.ready(member, estimate, in_window, now).and_then(seated) {
             state.stand_in_line(member);
             return Err(held);
         }
@@ -192,11 +257,18 @@ impl Scope {
 
     /// Does not want anything at the moment: others need not wait for this member.
     pub fn step_aside(&self, member: Member) {
-        self.state().step_aside(member);
+        let mut state = self.state();
+        state.step_aside(member);
+        if state.line.is_empty()
+            && let Some(seats) = &self.seats
+        {
+            seats.rest();
+        }
     }
 
     /// An attempt ended, or was not made.
     pub fn reconcile(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
+        self.settle(now);
         let mut state = self.state();
         state.quota.reconcile(ticket, used, now);
         match signal {
@@ -218,6 +290,7 @@ impl Scope {
 
     /// An attempt failed because the provider is away. `signal`: what else that says.
     pub fn lose(&self, ticket: &Ticket, used: Used, signal: Signal, lost: &Lost, now: Instant) -> Standing {
+        self.settle(now);
         let mut state = self.state();
         state.quota.reconcile(ticket, used, now);
         let was_quiet = !state.outages.is_suspected() && !state.outages.is_away();
@@ -240,6 +313,12 @@ impl Scope {
             state.wake_first();
         }
         standing
+    }
+
+    fn settle(&self, now: Instant) {
+        if let Some(seats) = &self.seats {
+            seats.settle(now);
+        }
     }
 
     fn outage_news(&self, state: &mut State) {
@@ -328,7 +407,7 @@ impl Scope {
 
     /// Whether estimates are needed.
     pub fn counts_tokens(&self) -> bool {
-        self.state().quota.counts_tokens()
+        self.state().quota.counts_tokens() || self.seats.as_ref().is_some_and(|seats| seats.counts_tokens())
     }
 
     /// Whether an attempt can ever pass.
@@ -336,7 +415,8 @@ impl Scope {
     /// # Errors
     /// Names the limit that it exceeds by itself.
     pub fn fits(&self, estimate: Estimate) -> Result<(), TooLarge> {
-        self.state().quota.fits(estimate)
+        self.state().quota.fits(estimate)?;
+        self.seats.as_ref().map_or(Ok(()), |seats| seats.fits(estimate))
     }
 
     /// The limits in force: the limit, whether it was learned from the provider, and what is left of it.
@@ -385,7 +465,7 @@ impl State {
         }
     }
 
-    fn ready(&mut self, member: Member, estimate: Estimate, now: Instant) -> Result<(), Blocked> {
+    fn ready(&mut self, member: Member, estimate: Estimate, in_window: bool, now: Instant) -> Result<(), Blocked> {
         if let Err(until) = self.outages.ready(now)
             && self.members.iter().any(|joined| joined.member == member && joined.heeds_outages)
         {
@@ -413,7 +493,7 @@ impl State {
         if joined.and_then(|joined| joined.most).is_some_and(|most| adaptive.in_flight() >= most) {
             return Err(Blocked { until: None, cause: Cause::Concurrency });
         }
-        match adaptive.ready(control == Control::PaceAndConcurrency, now) {
+        match adaptive.ready(in_window && control == Control::PaceAndConcurrency, now) {
             Ok(()) => Ok(()),
             Err(AtLimit::Window) => Err(Blocked { until: None, cause: Cause::Concurrency }),
             Err(AtLimit::Pace(until)) => {
@@ -445,85 +525,5 @@ impl State {
         {
             (joined.wake)();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicU32;
-    use std::time::Duration;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    fn requests(amount: f64) -> Vec<Limit> {
-        vec![Limit { measure: Measure::Requests, amount, per: MINUTE }]
-    }
-
-    fn member(scope: &Scope, limit: f64, now: Instant) -> (Member, Arc<AtomicU32>) {
-        let pokes = Arc::new(AtomicU32::new(0));
-        let counter = Arc::clone(&pokes);
-        let wake: Wake = Arc::new(move || {
-            counter.fetch_add(1, Ordering::SeqCst);
-        });
-        (scope.join(wake, &requests(limit), Some(1.0), Control::Fixed, now), pokes)
-    }
-
-    fn anything() -> Estimate {
-        Estimate::default()
-    }
-
-    #[test]
-    fn those_who_wait_take_turns() {
-        let mut now = Instant::now();
-        let scope = Scope::default();
-        let (one, _) = member(&scope, 60.0, now);
-        let (two, pokes) = member(&scope, 60.0, now);
-        assert!(scope.admit(one, anything(), now).is_ok());
-        let mut passed = [0, 0];
-        for _ in 0..100 {
-            for (number, member) in [(0, one), (1, two), (0, one), (0, one)] {
-                passed[number] += u32::from(scope.admit(member, anything(), now).is_ok());
-            }
-            now += Duration::from_millis(500);
-        }
-        assert!((24..=26).contains(&passed[0]) && (24..=26).contains(&passed[1]), "{passed:?}");
-        assert!(pokes.load(Ordering::SeqCst) >= 24, "whoever is next is reported");
-    }
-
-    #[test]
-    fn whoever_wants_nothing_is_not_waited_for() {
-        let now = Instant::now();
-        let scope = Scope::default();
-        let (one, _) = member(&scope, 60.0, now);
-        let (two, pokes) = member(&scope, 60.0, now);
-        assert!(scope.admit(one, anything(), now).is_ok());
-        assert!(scope.admit(one, anything(), now).is_err());
-        assert_eq!(scope.admit(two, anything(), now).unwrap_err().cause, Cause::Turn);
-        scope.step_aside(one);
-        assert_eq!(pokes.load(Ordering::SeqCst), 1);
-        assert!(scope.admit(two, anything(), now + Duration::from_secs(1)).is_ok());
-    }
-
-    #[test]
-    fn the_tightest_limit_of_all_members_holds() {
-        let now = Instant::now();
-        let scope = Scope::default();
-        let (_one, _) = member(&scope, 600.0, now);
-        let (two, _) = member(&scope, 60.0, now);
-        assert!((scope.levels(now)[0].0.amount - 60.0).abs() < 1e-9);
-        scope.leave(two, now);
-        assert!((scope.levels(now)[0].0.amount - 600.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_pause_of_one_holds_the_others() {
-        let now = Instant::now();
-        let scope = Scope::default();
-        let (one, _) = member(&scope, 600.0, now);
-        scope.pause_until(now + MINUTE);
-        let held = scope.admit(one, anything(), now).unwrap_err();
-        assert_eq!(held, Blocked { until: Some(now + MINUTE), cause: Cause::Paused });
-        assert!(scope.admit(one, anything(), now + MINUTE).is_ok());
     }
 }

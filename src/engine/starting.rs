@@ -60,6 +60,10 @@ impl Scheduler {
             if !queue.blocked.is_some_and(|(_, bound)| bound.is_of_scope()) {
                 queue.scope.step_aside(queue.member);
             }
+            if let Some(seats) = &queue.scope.seats {
+                let is_empty = queue.fresh.is_empty() && queue.ready.is_empty();
+                seats.idles(queue.member, is_empty && !self.workers.are_busy() && !self.budget.is_on());
+            }
         }
         let held = self.queues.iter().find_map(|queue| queue.blocked).map(|(_, bound)| bound);
         let bound = match held {

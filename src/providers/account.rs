@@ -105,7 +105,7 @@ impl Account<'_> {
 
     /// The key. Empty: none.
     pub fn key(&self) -> Vec<u8> {
-        self.keys.usual_header().map(|(_, value)| value.as_bytes().to_vec()).unwrap_or_default()
+        self.keys.usual_header().map(|key| key.value.as_bytes().to_vec()).unwrap_or_default()
     }
 
     /// See [`Batchable::call`].

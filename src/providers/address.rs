@@ -13,7 +13,12 @@ use super::table::{Language, Row};
 const OWN_SUFFIXES: &[(&str, &[&str])] = &[
     ("openai", &[".api.openai.com"]),
     ("azure", &[".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"]),
+    ("vertex", &["aiplatform.googleapis.com", ".rep.googleapis.com"]),
+    ("bedrock", &[".amazonaws.com", ".amazonaws.com.cn"]),
 ];
+
+/// How the first part of a host's name of AWS has to begin: its other services are for everybody's own servers.
+const BEDROCK: &str = "bedrock-runtime";
 
 /// Which of OpenAI's languages a base URL names, if it is the whole address of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +124,15 @@ impl Address {
 
     fn is_own_subdomain(&self) -> bool {
         let own = OWN_SUFFIXES.iter().find(|(name, _)| *name == self.row.name);
-        own.is_some_and(|(_, suffixes)| suffixes.iter().any(|suffix| self.host().ends_with(suffix)))
+        let host = self.host();
+        own.is_some_and(|(name, suffixes)| {
+            let begins = match *name {
+                "bedrock" => host.split('.').next().is_some_and(|first| first.trim_end_matches("-fips") == BEDROCK),
+                "vertex" => host.split('.').next().is_some_and(|first| first.ends_with("aiplatform")),
+                _ => true,
+            };
+            begins && suffixes.iter().any(|suffix| host.ends_with(suffix))
+        })
     }
 
     fn complete(&mut self, model: &str) {

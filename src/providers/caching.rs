@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::plan::Readable;
-use super::table::{Language, Row};
+use super::table::{Api, Language, Row};
 use super::versions::version;
 
 /// How a provider caches prompts.
@@ -60,6 +60,10 @@ impl Caching {
             |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None, explicit: false };
         match (row.language, row.name) {
             (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model), on_tools: true },
+            (Language::Bedrock | Language::Vertex, _) if row.speaks_messages(model, Api::Usual) => {
+                Self::Marks { least: least_of_anthropic(model), on_tools: true }
+            }
+            (Language::Bedrock | Language::Vertex, _) => Self::None,
             (Language::Gemini, _) => {
                 let least = least_of_gemini(model.trim_start_matches("models/"));
                 Self::Automatic {

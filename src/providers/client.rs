@@ -16,6 +16,7 @@ mod fields;
 
 use super::account::Account;
 use super::address::endpoint;
+use super::auth::Signer;
 use super::caching::Caching;
 use super::call::Batchable;
 use super::dialect::{Answer, Body, Dialect};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub base_url: String,
     /// The keys.
     pub keys: Keys,
+    /// What signs requests in place of keys.
+    pub signer: Option<Arc<Signer>>,
     /// What limits are for, where the provider's headers do not say it.
     pub periods: Periods,
     /// What every request asks for.
@@ -89,7 +92,7 @@ type Question = Result<(Payload, Option<Box<KeyHeader>>), String>;
 
 /// The key that this request alone has.
 fn key_of(question: &Question) -> Option<&HeaderValue> {
-    question.as_ref().ok()?.1.as_deref().map(|(_, value)| value)
+    question.as_ref().ok()?.1.as_deref().map(|key| &key.value)
 }
 
 impl Client {
@@ -98,7 +101,7 @@ impl Client {
     /// # Errors
     /// A message that says which argument is wrong. It never holds the key.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { dialect, base_url, keys, periods, options, headers, transport, caching, raw } = parts;
+        let Parts { dialect, base_url, keys, signer, periods, options, headers, transport, caching, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let fields = dialect.fields(&options)?;
         let heads = Heads::new(caching, &options);
@@ -122,9 +125,10 @@ impl Client {
         let extra = extra_headers(&headers)?;
         let mut secrets = Secrets::new(keys.values(), &[&base_url, transport.proxy.as_deref().unwrap_or("")], &extra);
         secrets.add_fields(&options.extra_body);
+        let secrets = secrets.and_of(signer.clone());
         fixed.extend(extra);
-        fixed.extend(keys.usual_header());
-        let transport = Transport::new(transport, url, fixed)?;
+        keys.usual_header().iter().for_each(|key| key.put_on(&mut fixed));
+        let transport = Transport::new(transport, url, fixed)?.signed_by(signer);
         // They belong to an account, which several keys may not share.
         let caches = (caching.is_explicit() && keys.values().len() == 1).then(Caches::default);
         let inner = Inner {
@@ -406,7 +410,7 @@ impl Inner {
             };
             let mut received = received.map_err(|error| error.with_usage(paid))?;
             received.first_token = first_token;
-            self.secrets.mask(&mut received, key.map(|(_, value)| value));
+            self.secrets.mask(&mut received, key.map(|key| &key.value));
             let mut answer = self
                 .dialect
                 .read(&received.body, &received.headers)

@@ -102,7 +102,9 @@ impl Embedder {
                 fields.extend(options.dimensions.map(|length| ("dimensions".to_owned(), json!(length))));
                 ("embeddings".to_owned(), options.with_extra(fields))
             }
-            Language::Anthropic => return Err("Anthropic has no embeddings; use another provider".to_owned()),
+            Language::Anthropic | Language::Bedrock | Language::Vertex => {
+                return Err("this provider has no embeddings here; use another one".to_owned());
+            }
         };
         let url = endpoint(&parts.base_url, &path)?;
         let head = serde_json::to_vec(&head)
@@ -112,9 +114,10 @@ impl Embedder {
         let urls = [parts.base_url.as_str(), parts.transport.proxy.as_deref().unwrap_or("")];
         let mut secrets = Secrets::new(parts.keys.values(), &urls, &headers);
         secrets.add_fields(&options.extra_body);
+        let secrets = secrets.and_of(parts.signer.clone());
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        headers.extend(parts.keys.usual_header());
-        let transport = Transport::new(parts.transport, url, headers)?;
+        parts.keys.usual_header().iter().for_each(|key| key.put_on(&mut headers));
+        let transport = Transport::new(parts.transport, url, headers)?.signed_by(parts.signer);
         let (keys, periods) = (parts.keys, parts.periods);
         Ok(Self(Arc::new(Inner {
             base_url: parts.base_url,
@@ -253,7 +256,7 @@ impl Inner {
         let key = self.keys.header(key).map_err(ProviderError::Request)?;
         let mut outcome = self.exchange(texts, key.as_ref()).await;
         if let Err(error) = &mut outcome {
-            self.secrets.remove(error, key.as_ref().map(|(_, value)| value));
+            self.secrets.remove(error, key.as_ref().map(|key| &key.value));
         }
         outcome
     }
@@ -266,7 +269,7 @@ impl Inner {
             body = numbers::with_digits(body.joined().into()).into();
         }
         let mut received = self.transport.post(&body, key).await?;
-        self.secrets.mask(&mut received, key.map(|(_, value)| value));
+        self.secrets.mask(&mut received, key.map(|key| &key.value));
         self.read(texts, received)
     }
 
@@ -321,6 +324,7 @@ fn reply(vector: Vec<f32>, tokens: u64, model: Option<String>) -> Reply {
         processing_ms: None,
         first_token: None,
         limits: Vec::new(),
+        account: None,
     }
 }
 

@@ -288,6 +288,19 @@ impl ProviderError {
         self
     }
 
+    /// The same error, as if nothing had been paid for it.
+    #[must_use]
+    pub fn without_usage(mut self) -> Self {
+        match &mut self {
+            Self::Status { beginning: Some(beginning), .. } => beginning.usage = TokenUsage::default(),
+            Self::Cut(cut) => cut.usage = TokenUsage::default(),
+            Self::Unusable(unusable) => unusable.usage = TokenUsage::default(),
+            Self::Validation { usage, .. } => **usage = TokenUsage::default(),
+            _ => {}
+        }
+        self
+    }
+
     /// The same error, which ended a stream with this beginning of an answer.
     #[must_use]
     pub fn with_beginning(mut self, text: String) -> Self {

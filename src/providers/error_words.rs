@@ -58,6 +58,14 @@ const TELLING: &[(Category, &[&str])] = &[
             "accountdeactivated",
             "baseresp1004", // MiniMax
             "baseresp2049",
+            "expiredtokenexception", // AWS, and the next
+            "expiredtoken",
+            "invalidsignatureexception",
+            "signaturedoesnotmatch",
+            "requestexpired",
+            "unrecognizedclientexception",
+            "missingauthenticationtokenexception",
+            "incompletesignatureexception",
         ],
     ),
     (
@@ -77,6 +85,7 @@ const TELLING: &[(Category, &[&str])] = &[
             "userprojectdenied",
             "unsupportedcountryregionterritory",
             "accessterminatederror",
+            "accessdeniedexception",  // AWS
             "missingscope",           // OpenAI, with status 401
             "organizationrestricted", // Groq, with status 400
             "1112",                   // Zhipu: locked
@@ -114,6 +123,8 @@ const TELLING: &[(Category, &[&str])] = &[
             "nocapacity",                  // Azure
             "1312",                        // Zhipu
             "3040",                        // Cloudflare
+            "modelnotreadyexception",      // AWS, with status 429, and the next
+            "serviceunavailableexception",
         ],
     ),
     (
@@ -132,6 +143,7 @@ const TELLING: &[(Category, &[&str])] = &[
             "throttlingexception",
             "throttlingratequota",
             "throttlingallocationquota",
+            "toomanyrequestsexception", // AWS
             "throttlingburstrate",
             "1302", // Zhipu: too many at once, too many a minute, too many for the model
             "1303",
@@ -144,7 +156,13 @@ const TELLING: &[(Category, &[&str])] = &[
     ),
     // The model wrote what Groq itself cannot read.
     (Category::Validation, &["toolusefailed", "jsonvalidatefailed"]),
-    (Category::Client, &["contextlengthexceeded", "stringabovemaxlength", "1261", "baseresp2013"]),
+    // AWS: the model's failure, with status 424; its time, with 408.
+    (Category::Server, &["modelerrorexception", "modelstreamerrorexception", "internalserverexception"]),
+    (Category::Timeout, &["modeltimeoutexception"]),
+    (
+        Category::Client,
+        &["contextlengthexceeded", "stringabovemaxlength", "1261", "baseresp2013", "servicequotaexceededexception"],
+    ),
 ];
 
 /// Words that say what a status says too: they are looked up where there is none.
@@ -170,6 +188,8 @@ const GENERAL: &[(Category, &[&str])] = &[
             "modelnotfound",
             "outofrange",
             "requesttoolarge",
+            "resourcenotfoundexception", // AWS, and the next
+            "validationexception",
             "unprocessableentity",
             "1210", // Zhipu: 1210 to 1215
             "1211",
@@ -202,7 +222,7 @@ const SENTENCES: &[(Category, &[&str])] = &[
             "欠费",
         ],
     ),
-    (Category::DailyQuota, &["free-models-per-day", "daily free allocation"]), // OpenRouter; Cloudflare
+    (Category::DailyQuota, &["free-models-per-day", "daily free allocation", "too many tokens per day"]), // OpenRouter; Cloudflare
     (
         Category::Authentication,
         &["incorrect api key provided", "api key not valid", "api key was reported as leaked"], // xAI; Google

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::Dialect;
 use super::error::ProviderError;
 use super::json::json_part;
+use super::table::Api;
 use super::{limits, schema, status, table, vectors};
 
 /// Longest message of an error, bytes: it quotes what came, and must not quote all of it.
@@ -144,8 +145,15 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
 }
 
 fn dialects() -> Vec<Box<dyn Dialect>> {
-    let of = |name, responses| table::row(name).expect("it is in the table").dialect(responses);
-    vec![of("openai", false), of("openai", true), of("deepseek", false), of("anthropic", false), of("gemini", false)]
+    let of = |name, api| table::row(name).expect("it is in the table").dialect("m", api);
+    vec![
+        of("openai", Api::Usual),
+        of("openai", Api::Responses),
+        of("deepseek", Api::Usual),
+        of("anthropic", Api::Usual),
+        of("gemini", Api::Usual),
+        of("bedrock", Api::Usual),
+    ]
 }
 
 fn is_short(error: &ProviderError) {

@@ -2,14 +2,37 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::ProviderError;
 use super::reply::Reply;
 
-/// The header that carries a key.
-pub type KeyHeader = (HeaderName, HeaderValue);
+/// The header that carries a key, or a signature.
+#[derive(Debug, Clone)]
+pub struct KeyHeader {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value.
+    pub value: HeaderValue,
+    /// Others that belong to it.
+    pub more: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl KeyHeader {
+    /// One alone.
+    pub fn new(name: HeaderName, value: HeaderValue) -> Self {
+        Self { name, value, more: Vec::new() }
+    }
+
+    /// Sets it in place of others of its name.
+    pub fn put_on(&self, headers: &mut HeaderMap) {
+        headers.insert(&self.name, self.value.clone());
+        for (name, value) in &self.more {
+            headers.insert(name, value.clone());
+        }
+    }
+}
 
 /// How a key is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +80,7 @@ impl Keys {
 
     /// The header that all requests have, unless one has another key: with the only key, or the first.
     pub fn usual_header(&self) -> Option<KeyHeader> {
-        self.values.first().map(|value| (self.name(), value.clone()))
+        self.values.first().map(|value| KeyHeader::new(name(self.auth), value.clone()))
     }
 
     /// The header of the next request if it is not the usual one: with `fresh` if the user's function gave a key for it,
@@ -67,18 +90,31 @@ impl Keys {
     /// When `fresh` has characters that no header can carry.
     pub fn header(&self, fresh: Option<&SecretString>) -> Result<Option<KeyHeader>, String> {
         let value = match (fresh, self.values.as_slice()) {
-            (Some(key), _) => value(self.auth, key)?,
+            (Some(key), _) => {
+                let auth = how(self.auth, key);
+                return Ok(Some(KeyHeader::new(name(auth), value(auth, key)?)));
+            }
             (None, [] | [_]) => return Ok(None),
             (None, many) => many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()].clone(),
         };
-        Ok(Some((self.name(), value)))
+        Ok(Some(KeyHeader::new(name(self.auth), value)))
     }
+}
 
-    fn name(&self) -> HeaderName {
-        match self.auth {
-            Auth::Bearer => http::header::AUTHORIZATION,
-            Auth::Header(name) => HeaderName::from_static(name),
-        }
+/// The header of Azure's keys.
+const OF_AZURE: Auth = Auth::Header("api-key");
+
+/// How a key of the user's function is sent: at Azure it may be a token of Entra, which is a JSON web token.
+fn how(auth: Auth, key: &SecretString) -> Auth {
+    let key = key.expose_secret().trim();
+    let is_token = key.starts_with("eyJ") && key.split('.').count() == 3;
+    if auth == OF_AZURE && is_token { Auth::Bearer } else { auth }
+}
+
+fn name(auth: Auth) -> HeaderName {
+    match auth {
+        Auth::Bearer => http::header::AUTHORIZATION,
+        Auth::Header(name) => HeaderName::from_static(name),
     }
 }
 
@@ -105,7 +141,7 @@ mod tests {
     }
 
     fn sent(keys: &Keys) -> String {
-        keys.header(None).unwrap().unwrap().1.to_str().unwrap().to_owned()
+        keys.header(None).unwrap().unwrap().value.to_str().unwrap().to_owned()
     }
 
     #[test]
@@ -118,18 +154,29 @@ mod tests {
     fn a_fresh_key_goes_first_and_none_is_no_header() {
         let none = keys(Auth::Bearer, &[]).unwrap();
         assert!(none.header(None).unwrap().is_none() && none.usual_header().is_none());
-        let (name, value) = none.header(Some(&SecretString::from("k"))).unwrap().unwrap();
+        let KeyHeader { name, value, .. } = none.header(Some(&SecretString::from("k"))).unwrap().unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer k"));
         assert!(format!("{value:?}").contains("Sensitive"));
     }
 
     #[test]
+    fn a_function_may_give_tokens_of_entra() {
+        let azure = keys(OF_AZURE, &[]).unwrap();
+        let sent = |key: &str| {
+            let KeyHeader { name, value, .. } = azure.header(Some(&SecretString::from(key))).unwrap().unwrap();
+            format!("{name}: {}", value.to_str().unwrap())
+        };
+        assert_eq!(sent("0123"), "api-key: 0123");
+        assert_eq!(sent("eyJhbGciOi.eyJhdWQi.c2ln"), "authorization: Bearer eyJhbGciOi.eyJhdWQi.c2ln");
+    }
+
+    #[test]
     fn the_only_key_is_the_usual_one() {
         let keys = keys(Auth::Bearer, &["k"]).unwrap();
-        let (name, value) = keys.usual_header().unwrap();
+        let KeyHeader { name, value, .. } = keys.usual_header().unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer k"));
         assert!(value.is_sensitive() && keys.header(None).unwrap().is_none());
-        assert_eq!(keys.header(Some(&SecretString::from("f"))).unwrap().unwrap().1, "Bearer f");
+        assert_eq!(keys.header(Some(&SecretString::from("f"))).unwrap().unwrap().value, "Bearer f");
     }
 
     #[test]

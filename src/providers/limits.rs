@@ -1,5 +1,6 @@
 //! What headers say about limits: when to come back, and how much is left, in all forms that providers use.
 
+use std::hash::{Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,15 @@ impl Periods {
             reported.per = if reported.measure == Measure::Requests { self.requests } else { self.tokens };
         }
     }
+}
+
+/// A number for the account that a reply's headers name, and its project: their keys share limits.
+pub fn account(headers: &HeaderMap) -> Option<u64> {
+    const NAMES: [&str; 2] = ["openai-organization", "anthropic-organization-id"];
+    let named = NAMES.into_iter().find_map(|name| headers.get(name)).filter(|value| !value.is_empty())?;
+    let mut hasher = rustc_hash::FxHasher::default();
+    (named.as_bytes(), headers.get("openai-project").map(|value| value.as_bytes())).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// What the value of a header says of a limit.
@@ -252,6 +262,21 @@ mod tests {
 
     fn noon() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_770_000_000)
+    }
+
+    #[test]
+    fn accounts_are_told_apart_by_organisation_and_project() {
+        let account = |entries: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            entries.iter().for_each(|(name, value)| drop(headers.insert(*name, value.parse().unwrap())));
+            super::account(&headers)
+        };
+        assert_eq!(account(&[]), None);
+        assert_eq!(account(&[("openai-organization", "")]), None);
+        let one = account(&[("openai-organization", "acme"), ("openai-project", "p1")]);
+        assert!(one.is_some() && one == account(&[("openai-project", "p1"), ("openai-organization", "acme")]));
+        assert_ne!(one, account(&[("openai-organization", "acme"), ("openai-project", "p2")]));
+        assert!(account(&[("anthropic-organization-id", "acme")]).is_some());
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! - [`provider`]: what answers a question. [`client`] is one, made of a dialect, an [`address`], [`keys`] and a
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads. [`headers`] checks
 //!   what users add to both.
-//! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
-//!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
+//! - [`pooled`]: several providers as one.
+//! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`],
+//!   [`gemini`] and [`converse`] are one each ([`openai`] is what the first two have in common; [`hosted`] has those that
+//!   clouds serve at other paths), and neither send nor wait.
+//! - [`clouds`]: where the clouds are. [`auth`]: their credentials, with which the transport signs requests.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
 //!   what is decided,
 //!   [`marked`] how providers spell it.
@@ -24,11 +27,14 @@
 mod account;
 pub mod address;
 mod anthropic;
+pub mod auth;
 mod bodies;
 pub mod caching;
 pub mod call;
 mod chat;
 pub mod client;
+pub mod clouds;
+mod converse;
 pub mod deferral;
 mod dialect;
 pub mod embeddings;
@@ -40,6 +46,7 @@ mod fuzz;
 mod gemini;
 mod headers;
 pub mod heads;
+mod hosted;
 pub mod json;
 pub mod keys;
 mod lenient;
@@ -52,6 +59,7 @@ pub mod numbers;
 mod openai;
 mod options;
 pub mod plan;
+pub mod pooled;
 pub mod prompt;
 pub mod provider;
 mod proxy;

@@ -1,5 +1,7 @@
 //! Secrets in what servers say. Some repeat the key that they were sent, whole or in part; no error may show it.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -7,6 +9,7 @@ use memchr::memmem::Finder;
 use reqwest::Url;
 use rustc_hash::FxHashSet;
 
+use super::auth::Signer;
 use super::error::ProviderError;
 use super::secret_names::may_be_secret;
 use super::shown::escape_controls;
@@ -27,7 +30,7 @@ const PROXIES: &[&str] = &["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY
 
 /// The secrets of one strategy.
 #[derive(Default)]
-pub struct Secrets(Vec<Secret>);
+pub struct Secrets(Vec<Secret>, Option<Arc<Signer>>);
 
 struct Secret {
     text: String,
@@ -64,12 +67,19 @@ impl Secrets {
         secrets
     }
 
+    /// The same with those that a signer has at the time.
+    #[must_use]
+    pub fn and_of(self, signer: Option<Arc<Signer>>) -> Self {
+        Self(self.0, signer)
+    }
+
     /// Removes the secrets, and the key that this request alone had, from all that an error shows.
     pub fn remove(&self, error: &mut ProviderError, key: Option<&HeaderValue>) {
         let mut own = Self::default();
         if let Some(key) = key {
             own.add_header(key);
         }
+        self.1.iter().flat_map(|signer| signer.secrets()).for_each(|secret| own.add_header(&secret));
         let clean = |text: &mut String| {
             for secret in self.0.iter().chain(&own.0) {
                 secret.remove(text);
@@ -113,6 +123,9 @@ impl Secrets {
         let mut own = Self::default();
         if let Some(key) = key.filter(|key| may_be_in(&body, key)) {
             own.add_header(key);
+        }
+        for secret in self.1.iter().flat_map(|signer| signer.secrets()).filter(|secret| may_be_in(&body, secret)) {
+            own.add_header(&secret);
         }
         let is_there = |secret: &&Secret| secret.tells && secret.finder.find(&body).is_some();
         let found: Vec<&Secret> = self.0.iter().chain(&own.0).filter(is_there).collect();

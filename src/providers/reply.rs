@@ -232,6 +232,8 @@ pub struct Reply {
     pub first_token: Option<Duration>,
     /// What its headers say about limits.
     pub limits: Vec<ReportedLimit>,
+    /// A number for the account that its headers name: keys of one account share its limits.
+    pub account: Option<u64>,
 }
 
 impl Reply {

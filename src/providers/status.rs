@@ -11,7 +11,10 @@ use super::{error_words, json, limits};
 
 /// Reads an error reply. A body that cannot be read leaves it to status and headers.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
-    let said = json::read::<Value>(body).map(|value| ErrorBody::of(&value)).unwrap_or_default();
+    let mut said = json::read::<Value>(body).map(|value| ErrorBody::of(&value)).unwrap_or_default();
+    if let Some(name) = aws_name(headers) {
+        said.codes.insert(0, name);
+    }
     let mut error = judge(Some(status), headers, said);
     if let ProviderError::Status { message, .. } = &mut error
         && message.is_empty()
@@ -22,6 +25,13 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
         };
     }
     error
+}
+
+/// The name of an error of AWS: `ThrottlingException:http://...`.
+fn aws_name(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("x-amzn-errortype")?.to_str().ok()?;
+    let name = value.split(':').next().unwrap_or_default().trim();
+    (!name.is_empty() && name.len() <= 100).then(|| name.to_owned())
 }
 
 /// Reads an error object that came inside a success reply.
@@ -130,7 +140,7 @@ pub fn processing_ms(headers: &HeaderMap) -> Option<f64> {
 }
 
 /// Headers with the provider's id of a request.
-pub const REQUEST_IDS: &[&str] = &["x-request-id", "request-id", "apim-request-id"];
+pub const REQUEST_IDS: &[&str] = &["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
 
 /// The provider's id of the request, for its support.
 pub fn request_id(headers: &HeaderMap) -> Option<String> {

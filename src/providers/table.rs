@@ -1,9 +1,12 @@
 //! The providers, one row each. A new OpenAI-compatible one is a row here and nothing else.
 
 use super::anthropic::Anthropic;
+use super::auth::Kind;
 use super::chat::{Chat, Quirks};
+use super::converse::Converse;
 use super::dialect::Dialect;
 use super::gemini::Gemini;
+use super::hosted::{Host, HostedAnthropic, HostedGemini, is_claude};
 use super::keys::Auth;
 use super::limits::Periods;
 use super::responses::Responses;
@@ -17,6 +20,25 @@ pub enum Language {
     Anthropic,
     /// Google's generateContent.
     Gemini,
+    /// Amazon Bedrock's: Converse, and for Claude Anthropic's Messages.
+    Bedrock,
+    /// Vertex AI's: Google's generateContent, and for Claude Anthropic's Messages.
+    Vertex,
+}
+
+/// Which of several languages a user wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    /// The provider's usual one for the model.
+    #[default]
+    Usual,
+    /// OpenAI's Responses.
+    Responses,
+    /// Amazon Bedrock's Converse.
+    Converse,
+    /// Anthropic's Messages, at Amazon Bedrock.
+    Messages,
 }
 
 /// What is known of one provider.
@@ -36,6 +58,8 @@ pub struct Row {
     pub token_variables: &'static [&'static str],
     /// Environment variables that are sent as headers, together with a key of the environment.
     pub header_variables: &'static [(&'static str, &'static str)],
+    /// Whose credentials it takes where there is no key.
+    pub credentials: Option<Kind>,
     /// Whether it answers nobody without a key.
     pub needs_key: bool,
     /// How the key is sent.
@@ -77,6 +101,7 @@ const fn compatible(name: &'static str, base_url: &'static str, variables: &'sta
         key_variables: variables,
         token_variables: &[],
         header_variables: &[],
+        credentials: None,
         needs_key: !variables.is_empty(),
         auth: Auth::Bearer,
         language: Language::Chat(OLD),
@@ -120,11 +145,27 @@ pub const TABLE: &[Row] = &[
         version: "openai/v1",
         address_variables: &["AZURE_OPENAI_ENDPOINT"],
         token_variables: &["AZURE_OPENAI_AD_TOKEN"],
+        credentials: Some(Kind::Entra),
         auth: Auth::Header("api-key"),
         language: Language::Chat(NEW),
         has_responses: true,
         embeddings: 2048,
         ..compatible("azure", "", &["AZURE_OPENAI_API_KEY"])
+    },
+    Row {
+        base_url: None,
+        address_variables: &["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"],
+        credentials: Some(Kind::Aws),
+        language: Language::Bedrock,
+        ..compatible("bedrock", "", &["AWS_BEARER_TOKEN_BEDROCK"])
+    },
+    Row {
+        base_url: None,
+        address_variables: &["GOOGLE_VERTEX_BASE_URL"],
+        token_variables: &["CLOUDSDK_AUTH_ACCESS_TOKEN"],
+        credentials: Some(Kind::Google),
+        language: Language::Vertex,
+        ..compatible("vertex", "", &[])
     },
     Row {
         language: Language::Chat(Quirks { pings: true, marks_as_anthropic: true, ..OLD }),
@@ -163,13 +204,27 @@ pub fn row(name: &str) -> Option<&'static Row> {
 }
 
 impl Row {
-    /// The dialect to speak with it: `responses` asks for OpenAI's newer one.
-    pub fn dialect(&self, responses: bool) -> Box<dyn Dialect> {
+    /// The dialect to speak with it about a model.
+    pub fn dialect(&self, model: &str, api: Api) -> Box<dyn Dialect> {
         match self.language {
-            Language::Chat(_) if responses => Box::new(Responses),
+            Language::Chat(_) if api == Api::Responses => Box::new(Responses),
             Language::Chat(quirks) => Box::new(Chat(quirks)),
             Language::Anthropic => Box::new(Anthropic),
             Language::Gemini => Box::new(Gemini),
+            Language::Bedrock if self.speaks_messages(model, api) => Box::new(HostedAnthropic(Host::Bedrock)),
+            Language::Bedrock => Box::new(Converse),
+            Language::Vertex if self.speaks_messages(model, api) => Box::new(HostedAnthropic(Host::Vertex)),
+            Language::Vertex => Box::new(HostedGemini),
+        }
+    }
+
+    /// Whether it speaks Anthropic's Messages about a model.
+    pub fn speaks_messages(&self, model: &str, api: Api) -> bool {
+        match self.language {
+            Language::Anthropic => true,
+            Language::Bedrock => api == Api::Messages || (api == Api::Usual && is_claude(model)),
+            Language::Vertex => is_claude(model),
+            Language::Chat(_) | Language::Gemini => false,
         }
     }
 }
@@ -184,9 +239,20 @@ mod tests {
             assert!(TABLE[number + 1..].iter().all(|other| other.name != row.name), "{}", row.name);
             assert!(row.base_url.is_none_or(|url| reqwest::Url::parse(url).is_ok()), "{}", row.name);
             assert_eq!(row.needs_key, !row.key_variables.is_empty(), "{}", row.name);
+            assert!(row.base_url.is_some() || row.credentials.is_none() || !row.address_variables.is_empty());
         }
-        assert_eq!(row("groq").unwrap().dialect(false).protocol(), "Chat Completions");
-        assert_eq!(row("openai").unwrap().dialect(true).protocol(), "Responses");
+        assert_eq!(row("groq").unwrap().dialect("m", Api::Usual).protocol(), "Chat Completions");
+        assert_eq!(row("openai").unwrap().dialect("m", Api::Responses).protocol(), "Responses");
+        for (name, model, api, protocol) in [
+            ("bedrock", "amazon.nova-pro-v1:0", Api::Usual, "Converse"),
+            ("bedrock", "us.anthropic.claude-x", Api::Usual, "Messages"),
+            ("bedrock", "us.anthropic.claude-x", Api::Converse, "Converse"),
+            ("bedrock", "arn:aws:bedrock:r:1:application-inference-profile/x", Api::Messages, "Messages"),
+            ("vertex", "claude-x@1", Api::Usual, "Messages"),
+            ("vertex", "gemini-x", Api::Usual, "generateContent"),
+        ] {
+            assert_eq!(row(name).unwrap().dialect(model, api).protocol(), protocol, "{name} {model}");
+        }
         assert!(row("nobody").is_none());
     }
 }

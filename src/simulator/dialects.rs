@@ -1,11 +1,13 @@
 //! The table of what is served: which dialect a path speaks. A new one is a row here and a file of its own.
 
 use super::anthropic::Anthropic;
+use super::bedrock::{Converse, INVOKE, INVOKE_STREAM, RAW_PREDICT};
 use super::chat::CHAT;
 use super::dialect::Dialect;
 use super::embeddings::EMBEDDINGS;
 use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT, STREAM_GENERATE_CONTENT, STREAM_GENERATE_EVENTS};
 use super::responses::RESPONSES;
+use super::streams::event::Form;
 
 /// The paths that are served, for the message to whoever requests another one.
 pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
@@ -13,6 +15,8 @@ pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v
                          /v1beta/models/MODEL:streamGenerateContent, \
                          /v1beta/models/MODEL:batchEmbedContents, \
                          /v1beta/cachedContents (these also under /v1), \
+                         /model/MODEL/converse and /model/MODEL/invoke (of Bedrock, also as streams), \
+                         /v1/projects/PROJECT/locations/PLACE/publishers/VENDOR/models/MODEL:METHOD (of Vertex AI), \
                          and batches, such as /v1/files, /v1/batches and /v1/messages/batches";
 
 /// The dialect of errors where no path says which.
@@ -53,9 +57,18 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
         "/v1/embeddings" => (&EMBEDDINGS, None),
         "/v1/messages" => (&Anthropic, None),
         _ => {
-            let path = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?;
+            if let Some(rest) = path.strip_prefix("/model/") {
+                return at_bedrock(rest);
+            }
+            let vertex = path.strip_prefix("/v1/projects/").and_then(|rest| rest.split_once("/publishers/"));
+            let (publisher, path) = match vertex {
+                Some((_, rest)) => rest.split_once("/models/")?,
+                None => ("google", path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?),
+            };
             let (model, verb) = path.rsplit_once(':')?;
             match verb {
+                "rawPredict" | "streamRawPredict" if publisher == "anthropic" => (&RAW_PREDICT, Some(model)),
+                _ if publisher != "google" => return None,
                 "generateContent" => (&GENERATE_CONTENT, Some(model)),
                 "streamGenerateContent"
                     if query.is_some_and(|query| query.split('&').any(|part| part == "alt=sse")) =>
@@ -68,4 +81,19 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
             }
         }
     })
+}
+
+/// The dialect of an action at Bedrock, and the model before it.
+fn at_bedrock(rest: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
+    const CONVERSE: Converse = Converse(Form::Whole);
+    const CONVERSE_STREAM: Converse = Converse(Form::Frames { chunks: false });
+    let (model, action) = rest.rsplit_once('/')?;
+    let dialect: &'static dyn Dialect = match action {
+        "converse" => &CONVERSE,
+        "converse-stream" => &CONVERSE_STREAM,
+        "invoke" => &INVOKE,
+        "invoke-with-response-stream" => &INVOKE_STREAM,
+        _ => return None,
+    };
+    Some((dialect, Some(model)))
 }

@@ -31,6 +31,8 @@ pub enum FaultKind {
     PingOnly,
     /// An error takes the place of the second half of a stream's events; the place of a plain reply.
     StreamError,
+    /// A byte of AWS's binary frames is another one than was sent.
+    Checksum,
     /// Blank lines and a comment before the JSON, as gateways send them; no fault at all.
     KeepAlive,
     /// A stream that is written differently; no fault either.
@@ -38,7 +40,8 @@ pub enum FaultKind {
 }
 
 /// Those without a number, with the names that Python uses.
-const NAMES: [(&str, FaultKind); 13] = [
+const NAMES: [(&str, FaultKind); 14] = [
+    ("checksum", FaultKind::Checksum),
     ("billing", FaultKind::Billing),
     ("daily_quota", FaultKind::DailyQuota),
     ("error_inside", FaultKind::ErrorInside(503)),

@@ -5,13 +5,15 @@
 //! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
 //! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
 //! reject, [`prompt_caches`] charge for prompts as their caches do, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`]
-//! and [`faults`] say when there is none; [`batches`] answer later and for half the price; [`ledger`] remembers everything; [`tls`] encrypts.
+//! and [`faults`] say when there is none; [`clouds`] give credentials and check them; [`batches`] answer later and for half the price; [`ledger`] remembers everything; [`tls`] encrypts.
 
 mod answers;
 mod anthropic;
 mod batches;
+mod bedrock;
 mod caches;
 mod chat;
+mod clouds;
 mod dialect;
 mod dialects;
 mod embeddings;
@@ -38,6 +40,7 @@ pub use batches::{
     BatchLane, Fault as BatchFault, FaultKind as BatchFaultKind, Row as BatchRow, Settings as BatchSettings,
     Snapshot as BatchSnapshot,
 };
+pub use clouds::{CloudCounts, Settings as CloudSettings};
 pub use faults::{Fault, FaultKind};
 pub use latency::{Distribution, Latency};
 pub use prompt_caches::{CacheCounts, Settings as CacheSettings, Sums as CacheSums};

@@ -11,9 +11,10 @@ use hyper::body::Frame;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::clouds::Answered;
 use super::dialect::{Answer, Dialect, text};
 use super::faults::{Fault, FaultKind};
-use super::streams::event::{Form, Streaming, frames};
+use super::streams::event::{Form, Streaming, parts};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -93,12 +94,24 @@ pub fn streamed(
         events.truncate(events.len() / 2);
         events.push((streaming.error)(&overloaded(dialect), events.len()));
     }
-    let kind = if form == Form::Array { JSON } else { "text/event-stream; charset=utf-8" };
-    let parts = match fault {
-        Some(FaultKind::Quirk(quirk)) if form != Form::Array => quirk.frames(events, &plain),
-        _ => frames(&events, form),
+    let (kind, is_text) = match form {
+        Form::Array => (JSON, false),
+        Form::Frames { .. } => ("application/vnd.amazon.eventstream", false),
+        _ => ("text/event-stream; charset=utf-8", true),
     };
-    let parts = parts.into_iter().map(String::into_bytes).collect();
+    let mut parts = match fault {
+        Some(FaultKind::Quirk(quirk)) if is_text => {
+            quirk.frames(events, &plain).into_iter().map(String::into_bytes).collect()
+        }
+        _ => parts(&events, form),
+    };
+    if fault == Some(FaultKind::Checksum) && matches!(form, Form::Frames { .. }) {
+        let middle = parts.len() / 2;
+        // In the payload: what it says is another thing now.
+        if let Some(byte) = parts.get_mut(middle).and_then(|part| part.iter_mut().nth_back(8)) {
+            *byte ^= 1;
+        }
+    }
     let sending = Sending::new(parts, takes, kind);
     let sending = match fault {
         Some(fault) => sending.with(fault, takes + drip(&body), streaming.ping),
@@ -225,7 +238,32 @@ pub fn until_its_end<T: Send + 'static>(body: Body, held: T) -> Body {
 
 /// JSON in one piece.
 pub fn json(status: u16, body: &Value, number: u64) -> Response<Body> {
-    whole(status, text(body), number)
+    // AWS names errors in a header.
+    let Some(name) = body.get("__type").and_then(Value::as_str) else { return whole(status, text(body), number) };
+    let mut said = body.clone();
+    if let Some(fields) = said.as_object_mut() {
+        fields.shift_remove("__type");
+    }
+    let mut response = whole(status, text(&said), number);
+    let value = format!("{name}:http://internal.amazon.com/coral/com.amazon.bedrock/");
+    add(response.headers_mut(), vec![("x-amzn-errortype".to_owned(), value)]);
+    response
+}
+
+/// An answer about credentials.
+pub fn credentials(answered: Answered, number: u64) -> Response<Body> {
+    let Answered { status, body, is_google } = answered;
+    let kind = match body.as_bytes().first() {
+        Some(b'{') => JSON,
+        Some(b'<') => "text/xml",
+        _ => "text/plain",
+    };
+    let mut response = whole(status, body.into_bytes(), number);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if is_google {
+        add(response.headers_mut(), vec![("metadata-flavor".to_owned(), "Google".to_owned())]);
+    }
+    response
 }
 
 /// A file. Without a media type if that is empty; `is_cut`: the connection is closed in the middle.

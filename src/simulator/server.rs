@@ -22,6 +22,7 @@ use super::answers::Model;
 use super::batches::serve::{self as batch_endpoints, Encrypted};
 use super::batches::{Batches, Settings as BatchSettings, Snapshot as BatchSnapshot};
 use super::caches::{self, Caches};
+use super::clouds::{self, CloudCounts, Clouds, Settings as CloudSettings};
 use super::dialect::{Answer, Dialect, output_tokens};
 use super::dialects::{self, PATHS};
 use super::faults::{Fault, FaultKind};
@@ -66,6 +67,8 @@ pub struct Behaviour {
     pub prompt_caches: Option<Settings>,
     /// How batches behave.
     pub batches: BatchSettings,
+    /// How clouds behave; `None` = they let in anybody, and give no credentials.
+    pub clouds: Option<CloudSettings>,
 }
 
 struct Shared {
@@ -78,6 +81,7 @@ struct Shared {
     model: Arc<Model>,
     prompt_caches: Option<PromptCaches>,
     batches: Arc<Batches>,
+    clouds: Option<Clouds>,
 }
 
 /// A running server. Stops when dropped.
@@ -113,6 +117,7 @@ impl Simulator {
             batches: Arc::new(batches),
             model,
             prompt_caches: behaviour.prompt_caches.map(PromptCaches::new),
+            clouds: behaviour.clouds.map(Clouds::new),
             behaviour,
             began: Instant::now(),
             requests: AtomicU64::new(0),
@@ -156,6 +161,11 @@ impl Simulator {
     /// What its batches are, and what they and the live endpoints were paid for.
     pub fn batches(&self) -> BatchSnapshot {
         self.shared.batches.snapshot()
+    }
+
+    /// What its clouds have given and checked; `None`: there are none.
+    pub fn cloud_counts(&self) -> Option<CloudCounts> {
+        Some(self.shared.clouds.as_ref()?.counts())
     }
 
     /// Puts the clock of batches forward.
@@ -306,6 +316,13 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     if let Some((status, problem)) = foreign(&head) {
         return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::new(problem)), number));
     }
+    if let Some(clouds) = &shared.clouds
+        && let Some(route) = clouds::route(head.uri.path())
+    {
+        let body = Limited::new(body, LONGEST_BODY).collect().await;
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        return Ok(replies::credentials(clouds.give(route, &head, &body), number));
+    }
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     let instead = fault.filter(|fault| fault.kind.takes_the_place());
     if let Some(route) = batch_endpoints::route(&head) {
@@ -336,7 +353,8 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     if head.method != Method::POST {
         return Ok(json(405, &dialect.invalid(&Invalid::new("use POST")), number));
     }
-    if behaviour.api_key.as_ref().is_some_and(|key| !knows(dialect, &head.headers, key)) {
+    let cloud = shared.clouds.as_ref().zip(clouds::cloud_of(head.uri.path(), &head.headers));
+    if cloud.is_none() && behaviour.api_key.as_ref().is_some_and(|key| !knows(dialect, &head.headers, key)) {
         let (status, error) = dialect.error(FaultKind::Status(401), None);
         return Ok(json(status, &error, number));
     }
@@ -344,10 +362,18 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         let problem = format!("the body was truncated, or is longer than {LONGEST_BODY} bytes");
         return Ok(json(400, &dialect.invalid(&Invalid::new(problem)), number));
     };
+    let body = body.to_bytes();
+    if let Some((clouds, cloud)) = cloud
+        && let Err((status, error)) = clouds.admit(cloud, &head, &body, behaviour.api_key.as_deref())
+    {
+        let mut response = json(status, &error, number);
+        add(response.headers_mut(), vec![("date".to_owned(), httpdate::fmt_http_date(clouds.now()))]);
+        return Ok(response);
+    }
     if let Some(fault) = instead {
         return in_place(shared, dialect, fault, number).await;
     }
-    let (mut question, prompt) = match shared.model.read(dialect, &body.to_bytes(), model) {
+    let (mut question, prompt) = match shared.model.read(dialect, &body, model) {
         Ok(read) => read,
         Err((status, error)) => return Ok(json(status, &error, number)),
     };

@@ -401,6 +401,8 @@ def test_the_factory_knows_every_provider(monkeypatch):
         for variable in row.key_variables:
             monkeypatch.setenv(variable, "key")
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "mine")
     for name in table():
         base_url = "http://localhost:1234/v1" if name == "openai-compatible" else None
         strategy = llm(f"{name}:some-model", base_url=base_url)

@@ -248,4 +248,4 @@ def test_a_report_of_half_a_surrogate_pair(tmp_path):
     batch = batch_of("cut \ud83d", {"x": "\ud83d"})
     batch.results.append(WorkItemResult("\ud83d", False, error="no \ud83d"))
     batch.report(tmp_path / "x.html")
-    assert "cut \\ud83d" in (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "cut \\\\ud83d" in (tmp_path / "x.html").read_text(encoding="utf-8")

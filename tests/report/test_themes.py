@@ -11,7 +11,6 @@ import pytest
 
 from batch_llm import BatchResult, BatchTermination, WorkItemResult, run
 from batch_llm._progress.display import panel
-from batch_llm._report.html import page
 
 from ..progress.test_progress import snapshot
 
@@ -176,10 +175,3 @@ def test_elsewhere(tmp_path, system, shown):
             html += f'<div style="{style};background:{background}" data-name="{host}, {what}">{made}</div>'
     for place in measured(tmp_path, html + MEASURE, system):
         check(place)
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_page_of_a_report(tmp_path, system):
-    html = page(a_batch()).replace("<main", '<main data-name="page"').replace("<details>", "<details open>")
-    (place,) = measured(tmp_path, html.replace("</body>", MEASURE + "</body>"), system)
-    check(place, least=20)

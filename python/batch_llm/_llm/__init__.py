@@ -21,7 +21,7 @@ from .providers import (
     table,
     without_provider,
 )
-from .quota_scopes import holder, shared_name_of
+from .quota_scopes import holder, scope_of, shared_name_of
 from .strategy import LLMCallStrategy
 from .structured_output import problem_of, shape_of
 from .token_usage import (
@@ -64,6 +64,7 @@ __all__ = [
     "problem_of",
     "read_counts",
     "row_of",
+    "scope_of",
     "shape_of",
     "shared_name_of",
     "simulated_url",

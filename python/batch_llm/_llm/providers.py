@@ -18,6 +18,7 @@ from .._json_values import name_of
 from .._logs import logger_of
 from .._secrets import is_opaque, mask, may_be_secret, public, quoted
 from ..transport import Transport
+from . import clouds
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
@@ -35,7 +36,13 @@ SIMULATED_MARK = "simulated"
 simulators: set[str] = set()
 """Origins of the simulated providers that run in this process."""
 
-_BELOW = {"chat": "/v1", "anthropic": "", "gemini": "/v1beta"}
+_BELOW = {
+    "chat": "/v1",
+    "anthropic": "",
+    "gemini": "/v1beta",
+    "bedrock": "",
+    "vertex": "/v1/projects/simulated/locations/global",
+}
 BATCH_PATHS = {
     "openai": "/v1",
     "azure": "/openai/v1",
@@ -60,6 +67,7 @@ class ProviderRow:
     key_variables: tuple[str, ...]
     token_variables: tuple[str, ...]
     header_variables: tuple[tuple[str, str], ...]
+    is_cloud: bool
     needs_key: bool
     has_responses: bool
     embeddings: int
@@ -132,8 +140,8 @@ def without_provider(name: str) -> str:
         return f"{_NO_PROVIDER}, and this value looks like an API key: pass it as api_key=..."
     if _BEDROCK.match(name):
         return (
-            f"{_NO_PROVIDER}, and {name!r} is an Amazon Bedrock model; Bedrock is not a built-in provider: write "
-            f"{f'openai-compatible:{name}'!r} with its OpenAI-compatible address as base_url=, or use your own strategy"
+            f"{_NO_PROVIDER}, and {name!r} is an Amazon Bedrock model, which names no provider: write "
+            f"{f'bedrock:{name}'!r}"
         )
     vendor = vendor_of(name)
     if vendor is not None:
@@ -160,6 +168,7 @@ class Endpoint:
         is_direct: Whether no proxy of the environment may see the requests.
         is_simulated: Whether a simulated provider answers: then no proxy at all may.
         variable: The environment variable that the key comes from, if it does.
+        credentials: The variables from which a cloud's credentials are read, which sign requests in place of keys.
     """
 
     address: Address
@@ -171,6 +180,7 @@ class Endpoint:
     is_direct: bool = False
     is_simulated: bool = False
     variable: str | None = None
+    credentials: dict[str, str] | None = field(default=None, repr=False)
 
     @property
     def key_count(self) -> int | None:
@@ -194,7 +204,8 @@ class Endpoint:
 
     def scope(self, row: ProviderRow, model: str) -> tuple[str, str, str, Any, str]:
         """The quota scope: shared by all requests to the same server with the same credentials for the same model."""
-        credentials = fingerprint([*self.keys, self.url], self.fresh)
+        named = [f"{name}={value}" for name, value in sorted((self.credentials or {}).items())]
+        credentials = fingerprint([*self.keys, self.url, *named], self.fresh)
         return "provider", row.name, self.address.shown, credentials, model
 
     def headers_with(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -262,6 +273,10 @@ def endpoint(
                     is_direct=not address.is_encrypted,
                     variable=next(name for name in names if environment(name)),
                 )
+        if row.is_cloud and (address.is_encrypted or _stays_here(address, transport)):
+            found = clouds.credentials(row.name)
+            if found is not None:
+                return Endpoint(address, text, is_direct=not address.is_encrypted, credentials=found)
     elif address.has_own_host and not address.is_encrypted:
         for names in (row.key_variables, row.token_variables):
             if environment(*names):
@@ -369,10 +384,16 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, 
         raise TypeError(f"base_url must be a string, not {type(given).__name__}")
     named = environment(*row.address_variables)
     if not given and named is None:
+        if row.language in ("bedrock", "vertex"):
+            text = clouds.address(row.name, model)
+            return Address(row.name, text, model), text, True
         if row.base_url is None:
             variable = f" or set {row.address_variables[0]}" if row.address_variables else ""
             raise ValueError(f"{row.name} needs base_url: pass base_url='http://...'{variable}")
         return Address(row.name, row.base_url, model), row.base_url, True
+    if row.language == "vertex":  # the path names the project
+        given = clouds.address(row.name, model, given) if given else given
+        named = clouds.address(row.name, model, named) if named else named
     if given:
         address = Address(row.name, given, model)
         try:

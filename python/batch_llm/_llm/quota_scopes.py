@@ -60,8 +60,8 @@ def scope_of(strategy: Any) -> Scope | None:
     name = type(strategy).__name__
     try:
         scope: Any = getattr(strategy, "quota_scope", None)
-        if scope is None:
-            return None
+        if scope is None or isinstance(scope, Scope):
+            return scope
         hash(scope)
     except Exception as error:
         raise QuotaScopeError(

@@ -14,6 +14,7 @@ from .._core import BatchLane as Batches
 from .._lanes import check_flex, is_cheaper
 from .._logs import answer, log_event
 from ..errors import ArtifactError, InBatchError
+from ..pools import PoolStrategy
 from ..prices import price_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Lane:
                     f"lane={self._choice.lane!r} needs a native strategy, such as 'openai:gpt-5-mini', "
                     f"not {type(strategy).__name__}"
                 )
+            if isinstance(strategy, PoolStrategy):
+                raise ValueError(f"a pool has no lane={self._choice.lane!r}; use lane='live', or one of its members")
             known = self._clients[id(strategy)] = strategy, self._client(strategy, own)
         return known[1]
 

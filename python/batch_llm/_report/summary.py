@@ -224,6 +224,11 @@ def summarize(batch: Batch) -> str:
     return "\n".join(line(f"{name:<12}{text}") for name, text in rows(batch, found))
 
 
+def summary_rows(batch: Batch) -> list[tuple[str, str]]:
+    """The lines of the text, each with what it is about."""
+    return rows(batch, figures(batch))
+
+
 def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     """The lines of the text, with what they are about."""
     part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from .._report import write as write_report
 from .._results import BatchTermination, WorkItemResult
 from .._shown import line
+from .._view import BatchItems
+from .._view import write as write_page
 from ..artifacts import ResponseCache, store_at
 from ..blocking import BlockingResultStream, stream
 from ..results import BatchResult
@@ -98,7 +99,8 @@ def _fill(
     chosen: dict[str, Any] = {}
     if store is not None:
         # Other columns do not matter: a new column does not change the request.
-        chosen["store"] = store_at(store, context_in_identity=False)
+        prompts: Literal[True, "failures"] = True if options["store_prompts"] else "failures"
+        chosen["store"] = store_at(store, context_in_identity=False, include_prompt=prompts)
         chosen["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
     if options["cache"]:
         chosen["cache"] = ResponseCache(options["cache"], context_in_identity=False)
@@ -237,7 +239,7 @@ def _report(path: str, tally: Tally, mode: int) -> None:
         tally.results, termination=tally.termination, stats=tally.stats, wall_time_seconds=tally.seconds
     )
     try:
-        write_report(batch, path, mode)
+        write_page(BatchItems(batch), path, mode)
     except OSError as error:
         raise files.problem(f"--report {path}", error) from error
 

@@ -1,4 +1,4 @@
-"""The commands: ``run``, ``inspect``, ``compact``, ``simulate``, ``models``, ``serve-limits``; see also ``control``.
+"""The commands: ``run``, ``simulate``, ``models``, ``serve-limits``; see also ``viewing``, ``stores``, ``control``.
 
 Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
 prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
@@ -19,7 +19,7 @@ import click
 
 from .. import _core  # noqa: F401 - first, so that a broken installation fails at once
 from .._run import interrupts as _interrupts
-from .._shown import escaped, escaped_json
+from .._shown import escaped
 from ..artifacts import package_version
 
 
@@ -60,70 +60,16 @@ def _register() -> None:
     from .control import COMMANDS
     from .mcp import mcp
     from .run import run
+    from .stores import COMMANDS as STORE_COMMANDS
+    from .viewing import view
 
     main.add_command(run)
+    main.add_command(view)
     main.add_command(batches)
     main.add_command(collect)
     main.add_command(mcp)
-    for command in COMMANDS:
+    for command in (*STORE_COMMANDS, *COMMANDS):
         main.add_command(command)
-
-
-@main.command()
-@click.argument("store", callback=lambda _context, _parameter, store: _there(store))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--failed", is_flag=True, help="Print failed items with their prompts, as JSON Lines.")
-def inspect(store: str, as_json: bool, failed: bool) -> None:
-    """Summarize the results in STORE, even during a run.
-
-    STORE is a file, a folder of segments, or the URL of such a folder: s3://bucket/prefix.
-    """
-    from ..errors import ArtifactError
-    from ..inspection import inspect as look
-
-    try:
-        view = look(store)
-        if failed:
-            for result in view.results():
-                if not result.success:
-                    line = {"id": result.item_id, "error_category": result.error_category, "error": result.error}
-                    if result.prompt is not None:
-                        line["prompt"] = result.prompt
-                    click.echo(escaped_json(json.dumps(line, ensure_ascii=False)))
-        elif as_json:
-            names = (name for name in view.__dataclass_fields__ if not name.startswith("_"))
-            click.echo(json.dumps({name: getattr(view, name) for name in names}, default=str))
-        else:
-            click.echo(view.summary())
-    except (ArtifactError, FileNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _there(store: str) -> str:
-    """Check that a store exists, if it is not a URL."""
-    if "://" in store:
-        return store
-    return str(click.Path(exists=True).convert(store, None, click.get_current_context()))
-
-
-@main.command()
-@click.argument("segments", callback=lambda _context, _parameter, store: _there(store))
-@click.argument("target", type=click.Path(exists=False, dir_okay=False))
-@click.option("--delete", is_flag=True, help="Remove the segments afterwards. No run may be writing to them.")
-def compact(segments: str, target: str, delete: bool) -> None:
-    """Copy a store of segments into one SQLite file.
-
-    SEGMENTS is the folder, or its URL: s3://bucket/prefix. TARGET is a new .db file; it is a store too.
-    """
-    from ..errors import ArtifactError
-    from ..inspection import inspect as look
-
-    try:
-        records, removed = look(segments).compact(target, remove=delete)
-    except (ArtifactError, FileNotFoundError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    removal = f", {removed:,} segments removed" if delete else ""
-    click.echo(f"{target}: {records:,} records{removal}")
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -26,7 +26,7 @@ GROUPS = {
     "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "cache_prompt", "tools", "rounds"),
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
-    "Storing and resuming": ("store", "no_store", "force", "cache"),
+    "Storing and resuming": ("store", "store_prompts", "no_store", "force", "cache"),
     "Control": ("name", "detach"),
     OTHER: ("dry_run", "sample", "simulate"),
 }
@@ -151,6 +151,9 @@ GROUPS = {
     metavar="FILE",
     help="Store results in FILE, so that the run can resume. A folder (its name ends in /) or s3://bucket/run "
     "can be shared by several hosts.  [default: OUTPUT.store.db]",
+)
+@click.option(
+    "--store-prompts", is_flag=True, help="Store all prompts, not only those of failed rows, for `batch-llm view`."
 )
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")

@@ -10,6 +10,7 @@ from .strategies import mock_strategy
 
 if TYPE_CHECKING:
     from .batches import BatchFault, SimulatedBatches
+    from .clouds import SimulatedClouds
     from .prompt_caches import PromptCaches
     from .simulated import Fault, SimulatedProvider
 
@@ -22,6 +23,7 @@ __all__ = [
     "MockResult",
     "PromptCaches",
     "SimulatedBatches",
+    "SimulatedClouds",
     "SimulatedProvider",
     "mock_strategy",
 ]
@@ -29,7 +31,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The extension is loaded when the simulated provider is wanted.
-    if name in ("BatchFault", "Fault", "PromptCaches", "SimulatedBatches", "SimulatedProvider"):
+    if name in ("BatchFault", "Fault", "PromptCaches", "SimulatedBatches", "SimulatedClouds", "SimulatedProvider"):
         from . import simulated
 
         return getattr(simulated, name)

@@ -13,6 +13,8 @@ from .._core import SimulatorHandle
 from .._llm import BATCH_PATHS, SIMULATED, simulated_url, simulators, table
 from .batches import BatchFault as BatchFault
 from .batches import BatchLedger, SimulatedBatches, ledger_of
+from .clouds import CloudSource, CloudStats, settings_of, stats_of, variables
+from .clouds import SimulatedClouds as SimulatedClouds
 from .prompt_caches import PromptCaches, PromptCacheStats, ledger
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 FaultName = Literal[
     "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive",
-    "stall", "ping_only", "stream_error",
+    "stall", "ping_only", "stream_error", "checksum",
     "crlf", "data_lines", "unknown_events", "running_usage", "no_call_indexes",
 ]  # fmt: skip
 
@@ -39,7 +41,8 @@ class Fault:
             ``"keep_alive"`` (blank lines and a comment before the JSON), ``"stall"`` (a stream stops after half of its
             events, and the connection stays open), ``"ping_only"`` (the same, but pings or comments continue),
             ``"stream_error"`` (an error event, "overloaded", in place of a stream's second half). For a reply that is
-            not a stream, these three apply after the headers. The others are no faults but how some servers write
+            not a stream, these three apply after the headers.
+            ``"checksum"`` changes a byte of a stream of Bedrock's. The others are no faults but how some servers write
             streams: ``"crlf"`` (lines end with CR LF), ``"data_lines"`` (the data of an event are several lines),
             ``"unknown_events"`` (events of an unknown kind in between), and in Chat Completions ``"running_usage"``
             (the usage so far in each chunk) and ``"no_call_indexes"`` (fragments of tool calls without ``index``).
@@ -115,6 +118,7 @@ class SimulatorStats:
             ``count_questions=True``.
         faults: Requests that faults affected (10,000 at most).
         prompt_caches: The ledger of its prompt caches, with ``prompt_caches=``; else None.
+        clouds: What its clouds have issued and checked, with ``clouds=``; else None.
     """
 
     requests: int
@@ -128,6 +132,7 @@ class SimulatorStats:
     questions: dict[str, int]
     faults: list[FaultHit]
     prompt_caches: PromptCacheStats | None = None
+    clouds: CloudStats | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class SimulatedOptions(TypedDict, total=False):
     tls: bool
     prompt_caches: bool | PromptCaches
     batches: SimulatedBatches | None
+    clouds: bool | SimulatedClouds
 
 
 _ARGUMENTS = (
@@ -219,6 +225,9 @@ class SimulatedProvider:
             default: nothing is cached, and cache markers are ignored.)
         batches: How the batch APIs behave (see :attr:`batches` and :meth:`batch_url`). (None by default: every batch
             takes 0.2 s, and nothing goes wrong.)
+        clouds: Whether Bedrock, Vertex AI and Azure check credentials, and issue them (see
+            :meth:`cloud_environment`); a :class:`SimulatedClouds` sets how long they live. (False by default:
+            anybody is let in.)
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.
@@ -268,6 +277,7 @@ class SimulatedProvider:
             if caches is None
             else (caches.time_scale, caches.requests_per_machine, caches.implicit_hits),
             batches=batches,
+            clouds=settings_of(options.get("clouds", False)),
         )
         self._caches = caches
         self._batches = batches
@@ -321,6 +331,20 @@ class SimulatedProvider:
             there = [part for part in os.environ.get(name, "").split(",") if part.strip()]
             variables[name] = ",".join(dict.fromkeys([*there, "127.0.0.1", "localhost"]))
         return variables
+
+    def cloud_environment(self, source: CloudSource) -> dict[str, str]:
+        """Return environment variables with credentials of a simulated cloud, with ``clouds=``.
+
+        Native strategies and the vendors' SDKs read them.
+
+        Args:
+            source: ``"aws"`` (a pair of keys), ``"aws_machine"`` or ``"aws_container"`` (session keys of a metadata
+                service), ``"google_machine"``, ``"azure"`` (an application with a secret) or ``"azure_machine"``.
+
+        Raises:
+            ValueError: If there is no such source.
+        """
+        return variables(source, self.url)
 
     @property
     def stats(self) -> SimulatorStats:
@@ -431,4 +455,5 @@ def _stats(counts: dict[str, Any], caches: PromptCaches | None) -> SimulatorStat
     faults = [FaultHit(*hit) for hit in counts.pop("faults")]
     found = counts.pop("prompt_caches")
     money = None if found is None or caches is None else ledger(found, caches)
-    return SimulatorStats(**counts, violations=violations, faults=faults, prompt_caches=money)
+    clouds = stats_of(counts.pop("clouds"))
+    return SimulatorStats(**counts, violations=violations, faults=faults, prompt_caches=money, clouds=clouds)

@@ -100,6 +100,7 @@ impl Answers {
                 _ => {}
             }
         }
+        let account = limits::account(&received.headers);
         let raw = self.raw.then_some(received.body);
         let by_hand = || options.extra_body.get("n").and_then(serde_json::Value::as_u64).is_some_and(|n| n > 1);
         let many = options.n.is_some_and(|n| n > 1) || by_hand();
@@ -115,6 +116,7 @@ impl Answers {
             processing_ms,
             first_token,
             limits,
+            account,
         })
     }
 

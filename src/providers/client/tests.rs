@@ -5,13 +5,15 @@ use serde_json::json;
 
 use super::*;
 use crate::providers::keys::Auth;
+use crate::providers::table::Api;
 use crate::providers::{table, testing};
 
 fn client(options: serde_json::Value) -> Client {
     Client::new(Parts {
-        dialect: table::row("openai").unwrap().dialect(false),
+        dialect: table::row("openai").unwrap().dialect("m", Api::Usual),
         base_url: "http://localhost/v1".to_owned(),
         keys: Keys::new(Auth::Bearer, &[]).unwrap(),
+        signer: None,
         periods: Periods::default(),
         options: testing::options(options),
         headers: vec![],

@@ -61,6 +61,7 @@ mod tests {
     use crate::providers::keys::{Auth, Keys};
     use crate::providers::prompt::Prompt;
     use crate::providers::reply::Output;
+    use crate::providers::table::Api;
     use crate::providers::transport::TransportOptions;
     use crate::providers::{caching::Caching, limits::Periods, table, testing};
     use serde_json::{Value, json};
@@ -69,9 +70,10 @@ mod tests {
     fn embedder(provider: &str) -> Embedder {
         let row = table::row(provider).unwrap();
         let parts = Parts {
-            dialect: row.dialect(false),
+            dialect: row.dialect("m", Api::Usual),
             base_url: "http://localhost/v1".to_owned(),
             keys: Keys::new(Auth::Bearer, &[]).unwrap(),
+            signer: None,
             periods: Periods::default(),
             options: testing::options(json!({"dimensions": 2, "extra_body": {"x": 1}})),
             headers: vec![],

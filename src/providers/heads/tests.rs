@@ -9,7 +9,7 @@ use super::*;
 use crate::providers::dialect::Dialect;
 use crate::providers::media::{Media, MediaKind};
 use crate::providers::prompt::{Message, Part};
-use crate::providers::table::row;
+use crate::providers::table::{Api, row};
 use crate::providers::testing;
 
 mod sent;
@@ -42,8 +42,8 @@ impl Case {
         let options = testing::options(fields);
         let row = row(provider).unwrap();
         let heads = Heads::new(Caching::of(row, model, true), &options);
-        let responses = row.has_responses;
-        Self { dialect: row.dialect(responses), options, heads, now: Instant::now() }
+        let api = if row.has_responses { Api::Responses } else { Api::Usual };
+        Self { dialect: row.dialect(model, api), options, heads, now: Instant::now() }
     }
 
     /// The plan of the last of these questions, once all of them were seen.
@@ -217,7 +217,7 @@ fn openais_newer_models_get_a_breakpoint_a_key_and_nothing_else() {
 fn chat_completions_have_the_same_in_their_words() {
     let system = text("s", 2_000);
     let mut case = Case::new("openai", "gpt-5.6", json!({"system_prompt": system}));
-    case.dialect = row("openai").unwrap().dialect(false);
+    case.dialect = row("openai").unwrap().dialect("m", Api::Usual);
     let written = case.request(three());
     let block = json!({"type": "text", "text": system, "prompt_cache_breakpoint": {"mode": "explicit"}});
     assert_eq!(
@@ -228,7 +228,7 @@ fn chat_completions_have_the_same_in_their_words() {
     let document = text("d", 2_000);
     let of = |question: &str| Ask::new(Prompt::from(vec![say(Role::User, &[&document, question])]));
     let mut case = Case::new("openai", "gpt-5.6", json!({}));
-    case.dialect = row("openai").unwrap().dialect(false);
+    case.dialect = row("openai").unwrap().dialect("m", Api::Usual);
     let written = case.request(vec![of("a"), of("b"), of("c")]);
     let content = &written["messages"][0]["content"];
     assert_eq!(content[0]["prompt_cache_breakpoint"], json!({"mode": "explicit"}));
@@ -426,7 +426,7 @@ fn marks_change_nothing_of_what_is_said() {
             let mut options = options.clone();
             let make = |options: &Value| {
                 let mut case = Case::new(provider, model, options.clone());
-                case.dialect = row(provider).unwrap().dialect(false);
+                case.dialect = row(provider).unwrap().dialect("m", Api::Usual);
                 case
             };
             let marked = make(&options).request(asks(kind));

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::fold::{Fold, Step};
+use super::frames::Frames;
 use super::sse::{Event, Events};
 use crate::providers::json;
 use crate::providers::listener::Listener;
@@ -13,6 +14,8 @@ use crate::providers::listener::Listener;
 /// A stream on its way to a body.
 pub struct Folded {
     events: Events,
+    /// Where events come in AWS's binary frames.
+    frames: Option<Frames>,
     fold: Box<dyn Fold>,
     state: State,
     last: String,
@@ -27,6 +30,8 @@ enum State {
     Plain(Vec<u8>),
     /// It ends with an error.
     Failed(String),
+    /// Something has changed its bytes on the way: why nothing after that can be read.
+    Damaged(String),
 }
 
 /// What bytes meant.
@@ -43,7 +48,7 @@ pub struct Progress {
 impl Folded {
     /// A stream that nothing has come of, and who follows it.
     pub fn new(fold: Box<dyn Fold>, listener: Option<Arc<Listener>>) -> Self {
-        Self { events: Events::default(), fold, state: State::Begins, last: String::new(), listener }
+        Self { events: Events::default(), frames: None, fold, state: State::Begins, last: String::new(), listener }
     }
 
     /// Takes bytes.
@@ -60,24 +65,42 @@ impl Folded {
                     self.state = State::Plain(bytes.to_vec());
                     return Progress { events: true, progress: true, held: bytes.len() };
                 }
+                // The length of a frame, which is less than 16 MB.
+                Some(0 | 1) => {
+                    self.state = State::Streams;
+                    self.frames = Some(Frames::default());
+                }
                 Some(_) => self.state = State::Streams,
                 None => {}
             }
         }
-        let Self { events, fold, state, last, listener } = self;
+        let Self { events, frames, fold, state, last, listener } = self;
         let listener = listener.as_deref();
         let mut heard = Progress::default();
-        heard.held = events.push(bytes, &mut |event| {
+        let mut each = |event: &Event| {
             heard.events = true;
             heard.progress |= take(&mut **fold, state, last, listener, event);
-        });
+        };
+        let held = match frames {
+            None => Ok(events.push(bytes, &mut each)),
+            Some(frames) => frames.push(bytes, &mut each),
+        };
+        match held {
+            Ok(held) => heard.held = held,
+            Err(problem) => *state = State::Damaged(problem),
+        }
         heard
+    }
+
+    /// Whether nothing more can be read of it.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self.state, State::Damaged(_))
     }
 
     /// Takes the end of the stream, and gives the whole body: that of a reply, or of an error. `None`: it ended in the
     /// middle.
     pub fn end(&mut self) -> Option<Vec<u8>> {
-        let Self { events, fold, state, last, listener } = self;
+        let Self { events, frames, fold, state, last, listener } = self;
         let listener = listener.as_deref();
         events.end(&mut |event| {
             take(&mut **fold, state, last, listener, event);
@@ -85,6 +108,8 @@ impl Folded {
         match state {
             State::Plain(body) => Some(std::mem::take(body)),
             State::Failed(error) => Some(std::mem::take(error).into_bytes()),
+            State::Damaged(_) => None,
+            State::Streams if frames.as_ref().is_some_and(|frames| !frames.is_at_an_end()) => None,
             State::Begins | State::Streams => fold.body().map(String::into_bytes),
         }
     }
@@ -94,6 +119,7 @@ impl Folded {
         match &self.state {
             State::Begins => "no event has arrived".to_owned(),
             State::Plain(_) => "the reply is not a stream".to_owned(),
+            State::Damaged(problem) => problem.clone(),
             _ => format!("the last event was {:?}", self.last),
         }
     }
@@ -105,7 +131,8 @@ impl Folded {
 
     /// The body as far as it has come, if there was an event.
     pub fn so_far(&self) -> Option<String> {
-        let has_events = matches!(self.state, State::Streams | State::Failed(_)) && !self.last.is_empty();
+        let has_events =
+            matches!(self.state, State::Streams | State::Failed(_) | State::Damaged(_)) && !self.last.is_empty();
         has_events.then(|| self.fold.so_far())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Folded;
 use crate::providers::dialect::Dialect;
-use crate::providers::table::row;
+use crate::providers::table::{Api, row};
 use crate::simulator::streams;
 use crate::simulator::streams::event::{Form, Streaming, frames};
 use crate::simulator::streams::quirks::QUIRKS;
@@ -30,7 +30,7 @@ fn same(
     pieces: usize,
     cuts: &[prop::sample::Index],
 ) -> Result<(), TestCaseError> {
-    let dialect = row(provider.0).unwrap().dialect(provider.1);
+    let dialect = row(provider.0).unwrap().dialect("m", if provider.1 { Api::Responses } else { Api::Usual });
     let expected = read(&*dialect, plain.to_string().as_bytes());
     let events = || (streaming.events)(plain, pieces);
     let usual = ("", frames(&events(), Form::Events { usage: true }));

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::providers::dialect::{Answer, Dialect};
-use crate::providers::table::row;
+use crate::providers::table::{Api, row};
 use crate::providers::{Category, ProviderError};
 
 fn dialect(name: &str) -> Box<dyn Dialect> {
     match name {
-        "responses" => row("openai").unwrap().dialect(true),
-        name => row(name).unwrap().dialect(false),
+        "responses" => row("openai").unwrap().dialect("m", Api::Responses),
+        name => row(name).unwrap().dialect("m", Api::Usual),
     }
 }
 

@@ -89,8 +89,11 @@ impl Transport {
         // What reqwest unpacks by itself.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
         headers.extend(more);
-        if let Some((name, value)) = key {
-            headers.insert(name, value.clone());
+        if let Some(key) = key {
+            key.put_on(headers);
+        }
+        if let (Some(signer), None) = (&self.signer, key) {
+            signer.sign_headers().await?.key.put_on(request.headers_mut());
         }
         *request.body_mut() = Some(body.into());
         let shard = self.pool.next();

@@ -21,10 +21,11 @@ use reqwest::{Request, Url};
 
 #[cfg(test)]
 pub use self::pool::Http2;
-pub use self::pool::TransportOptions;
+pub use self::pool::{TransportOptions, aside};
 
 use self::failures::{describe, transport_error, was_not_processed};
 use self::pool::{Open, Pool};
+use super::auth::Signer;
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::listener::Listener;
@@ -44,7 +45,10 @@ pub struct Transport {
     /// Those that all requests have.
     headers: HeaderMap,
     pool: Arc<Pool>,
+    /// What signs requests that have no key.
+    signer: Option<Arc<Signer>>,
 }
+
 /// A success reply.
 pub struct Received {
     /// The headers.
@@ -81,8 +85,7 @@ impl Transport {
     /// A message that names the option that cannot be used.
     pub fn new(options: TransportOptions, url: Url, headers: HeaderMap) -> Result<Self, String> {
         let options = TransportOptions { direct: options.direct || proxy::is_direct(&url), ..options };
-        // Whoever embeds us may have installed a provider already: then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let pool = Pool::of(&options, &url)?;
         let request = pool.shards.load()[0].client.post(url).headers(headers).build();
         let request = request.map_err(|error| format!("base_url cannot be used: {}", describe(&error)))?;
@@ -93,7 +96,13 @@ impl Transport {
         whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         whole.extend(request.headers().clone());
         let url = request.url().clone();
-        Ok(Self { options, url, headers: whole, pool })
+        Ok(Self { options, url, headers: whole, pool, signer: None })
+    }
+
+    /// The same, whose requests are signed where they have no key of their own.
+    #[must_use]
+    pub fn signed_by(self, signer: Option<Arc<Signer>>) -> Self {
+        Self { signer, ..self }
     }
 
     /// Posts a body, with a key's header in place of the usual one, and reads the reply.
@@ -101,6 +110,10 @@ impl Transport {
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
     pub async fn post(&self, body: &Payload, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+        if let (Some(signer), None) = (&self.signer, key) {
+            // In a box, for most requests have none.
+            return Box::pin(self.signed(signer, body, None)).await;
+        }
         let whole = pin!(self.exchange(body, key, None));
         limited(self.options.total_timeout, "the whole reply", whole).await?
     }
@@ -115,7 +128,30 @@ impl Transport {
         key: Option<&KeyHeader>,
         stream: &mut Reading<'_>,
     ) -> Result<Received, ProviderError> {
-        self.exchange(body, key, Some(stream)).await
+        match (&self.signer, key) {
+            (Some(signer), None) => Box::pin(self.signed(signer, body, Some(stream))).await,
+            (_, key) => self.exchange(body, key, Some(stream)).await,
+        }
+    }
+
+    /// The same, signed; and once more if something is wrong with the signature that can be mended.
+    async fn signed(
+        &self,
+        signer: &Signer,
+        body: &Payload,
+        mut stream: Option<&mut Reading<'_>>,
+    ) -> Result<Received, ProviderError> {
+        let mut is_mended = false;
+        loop {
+            let url = stream.as_ref().map_or(&self.url, |stream| stream.url);
+            let signed = signer.sign(url, &self.headers, body).await?;
+            let limit = self.options.total_timeout.filter(|_| stream.is_none());
+            let whole = pin!(self.exchange(body, Some(&signed.key), stream.as_deref_mut()));
+            match limited(limit, "the whole reply", whole).await? {
+                Err(error) if !is_mended && signer.mend(&signed, &error) => is_mended = true,
+                outcome => return outcome,
+            }
+        }
     }
 
     // What is awaited while a request is open is kept small: there are thousands of them, and what is passed by value
@@ -172,15 +208,19 @@ impl Transport {
                 // not read to its end is dropped.
                 let body = body.unwrap_or_default();
                 let body = if is_zstd { bodies::unpacked(&body, bodies::LONGEST_ERROR).0.into() } else { body };
+                if let Some(signer) = &self.signer {
+                    signer.note_time(&headers);
+                }
                 Err(status::read(code.as_u16(), &headers, &body))
             };
         }
     }
+
     fn request(&self, url: &Url, body: &Payload, key: Option<&KeyHeader>) -> Request {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
-        if let Some((name, value)) = key {
-            request.headers_mut().insert(name, value.clone());
+        if let Some(key) = key {
+            key.put_on(request.headers_mut());
         }
         *request.body_mut() = Some(body.into());
         request
@@ -294,6 +334,10 @@ impl Transport {
             };
             let heard = folded.push(&chunk);
             watch.heard(heard);
+            if folded.is_damaged() {
+                let message = format!("{}: {}", self.url.origin().ascii_serialization(), folded.last());
+                break ProviderError::Connection { message, contact: Contact::Lost };
+            }
             if !has_begun && !folded.has_failed() {
                 has_begun = true;
                 stream.listener.iter().for_each(|listener| listener.begin());
@@ -340,6 +384,11 @@ impl Transport {
         let chunk = limited(self.options.idle_timeout, "the next part of the reply", pin!(response.chunk())).await?;
         chunk.map_err(|error| transport_error(&error))
     }
+}
+
+/// Has TLS done by ring. Whoever embeds us may have installed a provider already: then that one serves.
+fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Awaits a future, but not for longer than `limit`. It is borrowed: moved in, each level would hold it twice, and an

@@ -270,6 +270,16 @@ impl Shard {
     }
 }
 
+/// A client for a few requests to other servers, connected as the options say. Proxies are those of the environment, or
+/// the options' own.
+///
+/// # Errors
+/// As [`Transport::new`](super::Transport::new).
+pub fn aside(options: &TransportOptions) -> Result<reqwest::Client, String> {
+    super::install_tls();
+    Shard::client(options, 1)
+}
+
 /// The certificates of a PEM file, or of its text.
 fn authorities(ca_bundle: &str) -> Result<Vec<reqwest::Certificate>, String> {
     let (name, pem) = if ca_bundle.contains(PEM_BEGINS) {

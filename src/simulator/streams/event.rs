@@ -15,6 +15,11 @@ pub enum Form {
     },
     /// As one JSON array, element by element.
     Array,
+    /// As AWS's binary frames.
+    Frames {
+        /// Whether each event is inside a chunk.
+        chunks: bool,
+    },
 }
 
 /// How a dialect streams.
@@ -35,7 +40,7 @@ pub struct Event {
     pub name: String,
     /// Its data: JSON, but for the `[DONE]` of Chat Completions.
     pub data: String,
-    /// Whether the data are sent without `data:`, as Google sends errors.
+    /// Whether the data are sent without `data:`, as Google sends errors; of frames, whether it is an exception.
     pub is_bare: bool,
 }
 
@@ -62,7 +67,15 @@ impl Event {
     }
 }
 
-/// Events as the parts of a body.
+/// Events as the parts of a body, in any form.
+pub fn parts(events: &[Event], form: Form) -> Vec<Vec<u8>> {
+    match form {
+        Form::Frames { chunks } => events.iter().map(|event| super::converse::frame(event, chunks)).collect(),
+        form => frames(events, form).into_iter().map(String::into_bytes).collect(),
+    }
+}
+
+/// Events as the parts of a body that is text.
 pub fn frames(events: &[Event], form: Form) -> Vec<String> {
     if form != Form::Array {
         return events.iter().map(Event::frame).collect();

@@ -3,6 +3,7 @@
 
 pub mod anthropic;
 pub mod chat;
+pub mod converse;
 pub mod event;
 pub mod gemini;
 pub mod quirks;

@@ -53,7 +53,7 @@ proptest! {
         }
         let mut case = Case::new(provider, model, options);
         if is_chat {
-            case.dialect = row(provider).unwrap().dialect(false);
+            case.dialect = row(provider).unwrap().dialect("m", Api::Usual);
         }
         let of = |question: &str| match shape {
             0 => ask(&format!("{shared}{question}")),

@@ -1,0 +1,103 @@
+"""``batch-llm view``: the page of a run in the browser, live; or as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import webbrowser
+from typing import Any
+
+import click
+
+from .._control import attach
+from .._shown import line
+from .._stored_rows import StoredItems
+from .._view import ViewServer, write
+from ..errors import ControlError
+from . import files
+from .input_prompts import PROMPT_OPTIONS, prompts_of
+from .stores import readable, there
+
+STATUS_SECONDS = 1.0
+"""How long the status of a run is used."""
+
+
+class RunStatus:
+    """What is known of the run that writes to a store, while there is one; asked at most once a second.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._until = 0.0
+        self._found: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._found = self._ask()
+                self._until = time.monotonic() + STATUS_SECONDS
+            return self._found
+
+    def _ask(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        with contextlib.suppress(ControlError, OSError, ValueError):
+            run = attach(self._store).sync
+            status = run.status()
+            found["state"] = status["state"] if status["state"] != "unknown" else None
+            progress = status["progress"]
+            if progress["total_is_final"] and progress["total"]:
+                found["total"] = progress["total"]
+            found["explanation"] = run.explain()["text"]
+        return found
+
+
+@click.command()
+@click.argument("store", callback=there)
+@click.argument("other", required=False, callback=there, metavar="[OTHER]")
+@click.option("-o", "--output", metavar="FILE", help="Write the page to FILE instead: it needs no server.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def view(store: str, other: str | None, output: str | None, no_browser: bool, **options: Any) -> None:
+    """Read the run in STORE in the browser, even while it goes on; with OTHER, a second store, compare both.
+
+    The page is served on this machine only, at an address with a token, until Ctrl-C. It has all items with prompts and
+    answers, to be searched, filtered and sorted; their attempts; errors by kind; charts over time.
+    """
+    if output is not None and other is not None:
+        raise click.UsageError("a page that is a file shows one run; leave out -o to compare two")
+    with readable():
+        prompts = prompts_of(options)
+        items = StoredItems(store, prompts, RunStatus(store))
+        if output is not None:
+            _write(items, output)
+            return
+        compared = None if other is None else StoredItems(other, prompts)
+        with ViewServer(items, compared) as server:
+            click.echo(f"{server.url}\nCtrl-C ends it.")
+            if not no_browser:
+                _open(server.url_once)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
+for _option in reversed(PROMPT_OPTIONS):
+    view = _option(view)
+
+
+def _write(items: StoredItems, output: str) -> None:
+    try:
+        write(items, output, files.PRIVATE)
+    except OSError as error:
+        raise files.problem(output, error) from error
+    click.echo(f"{line(output)} is written", err=True)
+
+
+def _open(address: str) -> None:
+    """Open a browser; where there is none, the printed address has to do."""
+    with contextlib.suppress(webbrowser.Error, OSError):
+        webbrowser.open(address)

@@ -1,0 +1,191 @@
+//! Pools of native clients, as Python makes them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::client::NativeClient;
+use super::convert;
+use super::errors::BridgeError;
+use super::runtime::{Process, attached};
+use super::scope::Scope;
+use crate::engine::pool::choice::MOST;
+use crate::engine::pool::hedging::When;
+use crate::engine::pool::{News, Part, Pool};
+use crate::engine::scope::Scope as Shared;
+use crate::providers::Provider;
+use crate::providers::pooled::{Doubt, Member, Pooled, Reasons, Ways};
+
+/// A member, read from a Python object with these attributes.
+#[derive(FromPyObject)]
+struct PyMember {
+    client: Py<NativeClient>,
+    scope: Py<Scope>,
+    label: String,
+    weight: f64,
+    tier: u8,
+    reasons: Vec<String>,
+    endpoint: u64,
+}
+
+/// What a pool is made of. A forked child makes it anew.
+pub struct Pooling {
+    members: Vec<PyMember>,
+    choices: Choices,
+    present: ArcSwap<OfProcess>,
+}
+
+/// How the pool is to work, beyond its members.
+struct Choices {
+    when: When,
+    keeps_prefixes: bool,
+    hear: Arc<Py<PyAny>>,
+    doubt: Option<Arc<Py<PyAny>>>,
+}
+
+struct OfProcess {
+    process: Process,
+    pool: Arc<Pool>,
+    provider: Arc<dyn Provider>,
+    scope: Arc<Shared>,
+}
+
+impl OfProcess {
+    fn new(members: &[PyMember], choices: &Choices) -> PyResult<Self> {
+        let part = |member: &PyMember| Part {
+            scope: member.scope.get().shared(),
+            weight: member.weight,
+            tier: member.tier,
+            is_spare: member.reasons.iter().any(|reason| reason == "overload"),
+            endpoint: member.endpoint,
+        };
+        let pool = Arc::new(Pool::new(members.iter().map(part).collect(), choices.when, fastrand::u64(..)));
+        let member = |member: &PyMember| {
+            let unknown = |name: &String| PyValueError::new_err(format!("on: {name:?} is no reason for a fallback"));
+            Ok(Member {
+                provider: member.client.get().provider()?,
+                label: member.label.clone(),
+                tier: member.tier,
+                reasons: Reasons::named(&member.reasons).map_err(unknown)?,
+            })
+        };
+        let known = members.iter().map(member).collect::<PyResult<_>>()?;
+        let hear = Arc::clone(&choices.hear);
+        let told = move |news: News, label: &str, why: &str| {
+            let kind = match news {
+                News::Ejected(_) => "ejected",
+                News::Back(_) => "back",
+                News::Dropped(_) => "dropped",
+            };
+            attached(|py| {
+                if let Err(error) = hear.call1(py, (kind, label, why)) {
+                    error.write_unraisable(py, Some(hear.bind(py)));
+                }
+            });
+        };
+        let doubt = choices.doubt.clone().map(|doubt| -> Doubt {
+            Box::new(move |reply| {
+                let asked = attached(|py| {
+                    let answer = doubt.call1(py, (convert::reply(py, reply)?,))?;
+                    answer.bind(py).is_truthy()
+                });
+                // The function has reported its errors itself.
+                asked.is_some_and(|outcome| outcome.unwrap_or(false))
+            })
+        });
+        let ways = Ways { hear: Box::new(told), doubt, keeps_prefixes: choices.keeps_prefixes };
+        let provider = Arc::new(Pooled::new(known, Arc::clone(&pool), ways));
+        let scope = Arc::new(Shared::of_seats(Arc::<Pool>::clone(&pool)));
+        Ok(Self { process: Process::current(), pool, provider, scope })
+    }
+}
+
+impl Pooling {
+    fn present(&self) -> PyResult<Arc<OfProcess>> {
+        let present = self.present.load_full();
+        if present.process == Process::current() {
+            return Ok(present);
+        }
+        // Dropping the parent's would take locks that may be held by threads that are not here.
+        std::mem::forget(present);
+        let fresh = Arc::new(OfProcess::new(&self.members, &self.choices)?);
+        std::mem::forget(self.present.swap(Arc::clone(&fresh)));
+        Ok(fresh)
+    }
+
+    /// Its provider, in this process.
+    pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
+        Ok(Arc::clone(&self.present()?.provider))
+    }
+
+    /// The scope of its runs, in this process.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scope(&self) -> PyResult<Arc<Shared>> {
+        Ok(Arc::clone(&self.present()?.scope))
+    }
+}
+
+impl Drop for Pooling {
+    fn drop(&mut self) {
+        if self.present.load().process != Process::current() {
+            std::mem::forget(self.present.load_full());
+        }
+    }
+}
+
+/// Several clients as one.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct NativePool(Arc<Pooling>);
+
+#[pymethods]
+impl NativePool {
+    /// `hear(kind, label, why)` is called, in a thread of the extension, with what becomes of members; `doubt(answer)` with
+    /// answers, where a fallback is to be asked if it returns true.
+    #[new]
+    #[pyo3(signature = (members, hedge, keeps_prefixes, hear, doubt = None))]
+    fn new(
+        members: Vec<PyMember>,
+        hedge: &str,
+        keeps_prefixes: bool,
+        hear: Py<PyAny>,
+        doubt: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        if !(1..=MOST).contains(&members.len()) {
+            return Err(PyValueError::new_err(format!(
+                "a pool has 1 to {MOST} members, fallbacks included (got {})",
+                members.len()
+            )));
+        }
+        let when = match hedge {
+            "tail" => When::Tail,
+            "always" => When::Always,
+            _ => When::Never,
+        };
+        let choices = Choices { when, keeps_prefixes, hear: Arc::new(hear), doubt: doubt.map(Arc::new) };
+        let present = ArcSwap::from_pointee(OfProcess::new(&members, &choices)?);
+        Ok(Self(Arc::new(Pooling { members, choices, present })))
+    }
+
+    /// The client that sends to all of them.
+    fn client(&self) -> PyResult<NativeClient> {
+        let Some(first) = self.0.members.first() else { return Err(BridgeError::Forked.into()) };
+        Ok(first.client.get().pooled(Arc::clone(&self.0)))
+    }
+
+    /// What their requests share.
+    fn scope(&self) -> Scope {
+        let pool = Arc::clone(&self.0);
+        // A child that cannot make its pool says so where it sends requests.
+        Scope::found_by(move || pool.scope().unwrap_or_default())
+    }
+
+    /// Labels of the members that are never asked again.
+    fn dropped(&self) -> PyResult<Vec<String>> {
+        let dropped = self.0.present()?.pool.dropped();
+        Ok(dropped.into_iter().filter_map(|number| Some(self.0.members.get(number)?.label.clone())).collect())
+    }
+}
