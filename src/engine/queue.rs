@@ -326,6 +326,11 @@ impl Queue {
         self.ready.drain(..).chain(self.rate_limited.drain(..)).chain(self.undecided.drain(..)).chain(unread)
     }
 
+    /// Whether items wait for the end of a pause.
+    pub fn pauses(&self) -> bool {
+        !self.rate_limited.is_empty() && !self.cooldown.is_open()
+    }
+
     /// Its head is blocked until then, if that is known.
     pub fn block(&mut self, item: ItemIndex, until: Option<Instant>, bound: Bound, now: Instant) {
         self.blocked = Some((until, bound));

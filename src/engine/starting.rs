@@ -7,7 +7,7 @@ use super::commands::{Command, Rejection};
 use super::guard::{Affordable, Spending, Stop};
 use super::item::{Item, Need};
 use super::measure::Estimate;
-use super::queue::{Expected, Head, QueueId};
+use super::queue::{Expected, Head, Queue, QueueId};
 use super::quota::Ticket;
 use super::scheduler::Scheduler;
 use super::scope::{Blocked, Cause};
@@ -75,6 +75,7 @@ impl Scheduler {
             None if self.awaits_caches() => Bound::PromptCache,
             None if self.between > 0 && self.in_flight == 0 => Bound::Tools,
             None if !self.items.is_empty() && self.retries.count() >= self.items.len() => Bound::Backoff,
+            None if self.in_flight == 0 && self.queues.iter().any(Queue::pauses) => Bound::Cooldown,
             None if self.intake.is_open() => Bound::Source,
             None => Bound::LastItems,
         };

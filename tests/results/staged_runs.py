@@ -282,7 +282,7 @@ async def a_prompt_cache_that_is_written(path):
 
 @stage("cooldown")
 async def a_cooldown_after_a_rate_limit(path):
-    with SimulatedProvider(faults=[Fault(429, on=[3], retry_after=1)]) as provider:
+    with SimulatedProvider(0.02, faults=[Fault(429, on=[3], retry_after=1)]) as provider:
         return await asked(provider, 10, config=quick(max_workers=2))
 
 
