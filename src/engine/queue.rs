@@ -255,6 +255,7 @@ pub struct Queue {
     pub parked: Vec<ItemIndex>,
     /// Items that have started and are not done.
     pub in_work: u64,
+    /// How long its attempts have taken.
     pub served: Served,
     /// Items that would have failed for good, if it were certain that the provider is not away.
     pub undecided: Vec<ItemIndex>,

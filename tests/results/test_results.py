@@ -173,11 +173,10 @@ async def test_a_notebook_s_cell_and_a_page(tmp_path):
     batch.report(tmp_path / "run.html")
     page = (tmp_path / "run.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "<script" not in page.lower().replace("&lt;script", "")
-    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is fetched
-    assert page.count("<details>") == 4
-    for words in ("results per second", "attempts in flight", "latency", "errors", "&lt;b&gt;no&lt;/b&gt;", "backoff"):
-        assert words in page, words
+    assert "default-src 'none'" in page
+    assert "connect-src 'none'" in page  # nothing is fetched
+    assert "<b>no</b>" not in page
+    assert r"\u003cb\u003eno\u003c/b\u003e" in page
     empty = BatchResult([])
     assert "0: 0 succeeded" in empty._repr_html_()
     empty.report(tmp_path / "empty.html")
@@ -187,9 +186,10 @@ def test_a_page_of_very_many_results_stays_readable(tmp_path):
     results = [WorkItemResult(str(n), n % 3 > 0, "x" * 50_000, attempts=1) for n in range(3000)]
     BatchResult(results).report(tmp_path / "run.html")
     page = (tmp_path / "run.html").read_text()
-    assert page.count("<details>") == 1000
-    assert "2,000 further results are not shown" in page
-    assert "30,000 more characters" in page
+    # As docs/reading.md says: so many characters in all, and of each text.
+    assert len(page) < 64_000_000
+    assert "x" * 20_000 in page
+    assert "x" * 20_001 not in page
 
 
 async def test_html_of_an_output_whose_repr_fails():
