@@ -228,9 +228,10 @@ class Ticker:
         stats = self._run.stats()
         _, in_flight, retrying, cooldown, outage, standstill = self._run.gauges()
         done = stats.processed - stats.not_sent
+        total = max(self._expected or 0, stats.total)
         return Snapshot(
             done=done,
-            total=max(self._expected or 0, stats.total),
+            total=total,
             is_growing=self._run.is_open and self._expected is None,
             failed=stats.failed,
             not_sent=stats.not_sent,
@@ -245,7 +246,7 @@ class Ticker:
             outage=outage,
             in_batches=self._run.in_batches(),
             standstill=standstill,
-            forecast=self._outlook.now(),
+            forecast=self._outlook.now() if stats.processed < total else None,
         )
 
 
