@@ -18,6 +18,7 @@ const CREDENTIALS: &[&str] = &[
     "authorization",
     "authtoken",
     "bearertoken",
+    "clientassertion",
     "clientsecret",
     "connectionstring",
     "credential",
@@ -36,6 +37,7 @@ const CREDENTIALS: &[&str] = &[
     "sessiontoken",
     "sharedkey",
     "signingkey",
+    "subjecttoken",
     "subscriptionkey",
 ];
 
@@ -71,6 +73,8 @@ mod tests {
             "aws_secret_access_key",
             "AWS_ACCESS_KEY_ID",
             "aws_session_token",
+            "client_assertion",
+            "subject_token",
             "client_secret",
             "PASSWORD",
             "db_password",
