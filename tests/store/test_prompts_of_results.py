@@ -182,12 +182,13 @@ def test_prompts_of_any_kind_are_in_tables_json_and_pickles(tmp_path):
 
 
 def test_they_are_in_reports_shortened(tmp_path):
-    batch = run(answer, ["<b>short</b>", "long " * 1000, PICTURE])
+    batch = run(answer, ["<b>short</b>", "long " * 10_000, PICTURE])
     batch.report(tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
-    assert "&lt;b&gt;short&lt;/b&gt;" in page
-    assert "long long" in page
-    assert "and 3,000 more characters" in page
+    assert r"\u003cb\u003eshort\u003c/b\u003e" in page
+    assert "<b>short" not in page
+    assert "long " * 4_000 in page
+    assert "long " * 4_001 not in page
     assert "Image(image/png" in page
     cell = batch._repr_html_()
     assert "&lt;b&gt;short&lt;/b&gt;" in cell
