@@ -91,12 +91,16 @@ impl Scheduler {
 
     /// An item is done that has used this.
     pub(super) fn sample(&mut self, index: ItemIndex, own: Usage, now: Instant) {
+        // Few are kept: the others cost a comparison.
+        if !self.samples.count() {
+            return;
+        }
         let Some(item) = self.items.get(&index) else { return };
         let took = now.saturating_duration_since(item.since);
         let at = self.elapsed(now);
         let in_work = self.in_work().saturating_sub(1);
         let (used, spent) = (self.stats.usage, self.budget.spent().cost);
-        self.samples.note(|done| Sample { at, done, in_work, used, spent, took, own });
+        self.samples.keep(Sample { at, done: self.samples.done(), in_work, used, spent, took, own });
     }
 
     /// The item is answered, and its result is being written.

@@ -42,20 +42,22 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// One more item is done. `sample` is called if it is kept, with the number of items done.
-    pub fn note(&mut self, sample: impl FnOnce(u64) -> Sample) {
+    /// One more item is done. Returns whether it is one of those to [`keep`](Self::keep).
+    pub fn count(&mut self) -> bool {
         self.done += 1;
         if !self.done.is_multiple_of(self.every) {
-            return;
+            return false;
         }
         if self.kept.len() == MOST {
             self.every *= 2;
             self.kept.retain(|kept| kept.done.is_multiple_of(self.every));
-            if !self.done.is_multiple_of(self.every) {
-                return;
-            }
         }
-        self.kept.push(sample(self.done));
+        self.done.is_multiple_of(self.every)
+    }
+
+    /// Keeps the item that was counted last.
+    pub fn keep(&mut self, sample: Sample) {
+        self.kept.push(sample);
     }
 
     /// Those that are kept, in order.
@@ -77,11 +79,12 @@ mod tests {
     fn samples_are_few_and_evenly_spaced() {
         let mut samples = Samples::default();
         for number in 1..=10_000_u64 {
-            samples.note(|done| {
-                assert_eq!(done, number);
-                let (at, took) = (Duration::from_secs(done), Duration::ZERO);
-                Sample { at, done, in_work: 0, used: Usage::default(), spent: 0.0, took, own: Usage::default() }
-            });
+            if samples.count() {
+                assert_eq!(samples.done(), number);
+                let (at, took) = (Duration::from_secs(number), Duration::ZERO);
+                let (used, own) = (Usage::default(), Usage::default());
+                samples.keep(Sample { at, done: number, in_work: 0, used, spent: 0.0, took, own });
+            }
             let kept = samples.kept();
             assert!(kept.len() <= MOST && kept.len() * 2 >= MOST.min(usize::try_from(number).unwrap()));
         }
