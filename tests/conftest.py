@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,8 @@ from batch_llm._llm.providers import table
 from batch_llm.testing import SimulatedProvider
 
 from . import buckets
+
+OF_CLOUDS = re.compile(r"AWS_|AZURE_|GOOGLE_|GCE_|GCLOUD_|CLOUDSDK_|IDENTITY_|ANTHROPIC_|CLOUD_ML_")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -50,6 +53,26 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
             headers = [variable for variable, _ in row.header_variables]
             for name in (*row.key_variables, *row.token_variables, *row.address_variables, *headers):
                 monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def no_clouds(monkeypatch, tmp_path):
+    """No credentials for clouds of whoever runs the tests."""
+    for name in list(os.environ):
+        if OF_CLOUDS.match(name):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Set variables of the environment."""
+
+    def set_all(variables: dict[str, str]) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 
 import pytest
@@ -17,25 +15,7 @@ from batch_llm.testing import Fault, SimulatedClouds, SimulatedProvider
 
 KEY = (Path(__file__).parents[2] / "src" / "providers" / "auth" / "testing_key.txt").read_text(encoding="ascii")
 NOVA, CLAUDE = "bedrock:amazon.nova-pro-v1:0", "bedrock:us.anthropic.claude-opus-5-v1:0"
-OF_CLOUDS = re.compile(r"AWS_|AZURE_|GOOGLE_|GCE_|GCLOUD_|CLOUDSDK_|IDENTITY_|ANTHROPIC_|CLOUD_ML_")
-
-
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch, tmp_path):
-    """No credentials of whoever runs the tests."""
-    for name in list(os.environ):
-        if OF_CLOUDS.match(name):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture
-def use(monkeypatch):
-    def set_all(variables: dict[str, str]) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return set_all
+pytestmark = pytest.mark.usefixtures("no_clouds")
 
 
 async def ask(strategy, prompt="Hello"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,25 +19,7 @@ KEY = (Path(__file__).parents[2] / "src" / "providers" / "auth" / "testing_key.t
 NOVA, CLAUDE = "amazon.nova-pro-v1:0", "us.anthropic.claude-opus-5-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/ab12"
 HELLO: Any = [{"role": "user", "content": [{"text": "Hello"}]}]
-OF_CLOUDS = re.compile(r"AWS_|AZURE_|GOOGLE_|GCE_|GCLOUD_|CLOUDSDK_|IDENTITY_|ANTHROPIC_|CLOUD_ML_")
-
-
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch, tmp_path):
-    """No credentials of whoever runs the tests."""
-    for name in list(os.environ):
-        if OF_CLOUDS.match(name):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture
-def use(monkeypatch):
-    def set_all(variables: dict[str, str]) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return set_all
+pytestmark = pytest.mark.usefixtures("no_clouds")
 
 
 @pytest.fixture
