@@ -90,6 +90,15 @@ fn question(body: &Value) -> Result<Question, Invalid> {
     Ok(question)
 }
 
+/// Why an answer ends; Bedrock's Converse has the same words.
+pub(super) fn stop_reason(completion: &Completion) -> &'static str {
+    match completion {
+        Completion { calls, .. } if !calls.is_empty() => "tool_use",
+        Completion { truncated: true, .. } => "max_tokens",
+        _ => "end_turn",
+    }
+}
+
 fn answer(answer: &Answer<'_>) -> Value {
     let completion = &answer.completions[0];
     let mut content = Vec::new();
@@ -105,11 +114,7 @@ fn answer(answer: &Answer<'_>) -> Value {
     if completion.calls.is_empty() {
         content.push(json!({"type": "text", "text": completion.text}));
     }
-    let stop = match completion {
-        Completion { calls, .. } if !calls.is_empty() => "tool_use",
-        Completion { truncated: true, .. } => "max_tokens",
-        _ => "end_turn",
-    };
+    let stop = stop_reason(completion);
     json!({
         "id": format!("msg_{:016x}", answer.digest), "type": "message", "role": "assistant",
         "model": answer.question.model, "content": content, "stop_reason": stop, "stop_sequence": null,

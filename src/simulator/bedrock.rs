@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::anthropic::Anthropic;
+use super::anthropic::{Anthropic, stop_reason};
 use super::dialect::{Answer, Dialect, Header, more, size_field, text, text_field, tree};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
-use super::model::{Completion, Question};
+use super::model::Question;
 use super::prompt_caches::Prompt;
 use super::quota::Quota;
 use super::state;
@@ -230,11 +230,7 @@ fn answer(answer: &Answer<'_>) -> Value {
     if completion.calls.is_empty() {
         content.push(json!({"text": completion.text}));
     }
-    let stop = match completion {
-        Completion { calls, .. } if !calls.is_empty() => "tool_use",
-        Completion { truncated: true, .. } => "max_tokens",
-        _ => "end_turn",
-    };
+    let stop = stop_reason(completion);
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
     json!({
         "output": {"message": {"role": "assistant", "content": content}}, "stopReason": stop,
