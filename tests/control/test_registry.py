@@ -249,6 +249,8 @@ async def test_a_file_that_is_no_store(tmp_path):
 async def test_a_run_without_a_store_is_known_from_the_registry(state):
     await process_prompts(Echo(), ["a", "b"], control="a")
     handle = attach("a")
+    assert handle.name == handle.sync.name == "a"
+    assert repr(handle) == f"AttachedRun('{handle.id}', name='a')"
     assert (await handle.status())["progress"]["succeeded"] == 2
     assert "text" in await handle.explain()
     assert (await handle.cost())["tokens"] == {"input": 20, "output": 10, "cached_input": 0}
