@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import JournalView, format_of
 from ._logs import log_event
 from ._results import WorkItemResult
-from ._shown import line
+from ._shown import amount, line
 from ._store import UnreadableRecordError, log_ignored, read, result_of
 from ._values import as_text
 from .artifacts import SqliteArtifactStore
@@ -215,7 +215,7 @@ class Inspection:
             f"tokens: {self.input_tokens:,} in ({self.cached_input_tokens:,} cached), {self.output_tokens:,} out",
         ]
         if self.cost or not self.records_without_cost:
-            lines.append(f"cost: ${self.cost:,.4f}")
+            lines.append(f"cost: ${amount(self.cost)}")
         if self.records_without_cost:
             lines.append(f"cost unknown for {self.records_without_cost:,} records")
         if self.failed_attempts:

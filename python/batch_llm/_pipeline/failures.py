@@ -138,7 +138,7 @@ class Failures:
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
         self._pipeline.log.event(
-            logging.ERROR,
+            logging.INFO,  # that it is retried, or that its item has failed, is logged at another level
             "attempt_timed_out",
             "Item %s, attempt %d: %s",
             flight.item.item_id,

@@ -152,7 +152,7 @@ def explain(run: str | None = None) -> dict[str, Any]:
 
 
 def cost(run: str | None = None) -> dict[str, Any]:
-    """Return what a run has cost, and what it will by the end, in dollars."""
+    """Return what a run has cost, and what it will cost by the end, in dollars."""
     return _object("cost", *_named(run))
 
 
