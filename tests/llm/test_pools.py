@@ -15,6 +15,7 @@ from batch_llm import (
     EmbeddingStrategy,
     Fallback,
     OpenAIStrategy,
+    PoolStrategy,
     ProcessorConfig,
     call_result,
     llm,
@@ -209,7 +210,8 @@ def _model(**options):
     ("make", "error", "words"),
     [
         (lambda: pool([]), ValueError, "at least one"),
-        (lambda: pool([CallableStrategy(_echo)]), TypeError, "member 0 must be a native strategy"),
+        (lambda: PoolStrategy([CallableStrategy(_echo)]), TypeError, "member 0 must be a native strategy"),
+        (lambda: pool([1]), TypeError, "a function of a prompt"),
         (lambda: pool([pool([_model()])]), ValueError, "is a pool itself"),
         (lambda: pool([_model(), _model(response_model=dict[str, int])]), ValueError, "another response_model"),
         (lambda: pool([_model()], weights=[1, 2]), ValueError, "weights must be a list of 1"),

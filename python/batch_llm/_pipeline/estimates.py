@@ -16,7 +16,7 @@ from .._error_text import describe
 from .._items import LLMWorkItem
 from .._llm import holder, shared_name_of
 from ..errors import TokenEstimationError
-from ..pools import PoolStrategy
+from ..pools import MixedPoolStrategy, PoolStrategy
 from ..prices import price_of
 from ..token_estimation import CharacterTokenEstimator
 
@@ -112,7 +112,7 @@ class Limits:
             return 0
         queue = self._queues.get(id(scope))
         if queue is None:
-            if self._board is not None and isinstance(strategy, PoolStrategy):
+            if self._board is not None and isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
                 raise ValueError("a pool cannot have shared_limits; run it in one process, or share a member's limits")
             queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
@@ -224,7 +224,7 @@ class Limits:
         """The usual price of a strategy's model, if it is known."""
         model = getattr(strategy, "model", None)
         prices = self._config.guardrails.prices
-        if isinstance(strategy, PoolStrategy):
+        if isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
             return strategy._price(prices)
         return price_of(model, prices) if isinstance(model, str) else None
 

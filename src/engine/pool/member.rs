@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::health::{Health, Standing};
 use super::latency::Latency;
+use super::reasons::Reasons;
 use crate::engine::scope::{Member as Joined, Scope};
 
 /// A member is slow that takes so many times as long as the others do.
@@ -33,8 +34,8 @@ pub struct Part {
     pub weight: f64,
     /// Zero: a member. Others are fallbacks, in this order.
     pub tier: u8,
-    /// Whether this fallback is asked where no member can be.
-    pub is_spare: bool,
+    /// What a fallback is asked for; `overload`: where no member can be asked.
+    pub reasons: Reasons,
     /// A number for its address and model: where those are the same, keys of one account share limits.
     pub endpoint: u64,
 }
@@ -47,6 +48,7 @@ pub struct Member {
     pub is_in_line: bool,
     pub weight: f64,
     pub tier: u8,
+    pub reasons: Reasons,
     /// Where it is, and its model.
     pub endpoint: u64,
     /// The account that its replies name.
@@ -69,13 +71,14 @@ pub struct Member {
 
 impl Member {
     pub fn new(part: Part) -> Self {
-        let Part { scope, weight, tier, endpoint, .. } = part;
+        let Part { scope, weight, tier, reasons, endpoint } = part;
         Self {
             scope,
             joined: None,
             is_in_line: false,
             weight: if weight.is_finite() && weight > 0.0 { weight } else { 1.0 },
             tier,
+            reasons,
             endpoint,
             account: None,
             health: Health::default(),

@@ -4,7 +4,7 @@
 //! [`Scope::of_seats`](super::scope::Scope::of_seats) asks the pool before each attempt for a seat: so attempts wait in
 //! the run's queue, not in flight. The provider in `crate::providers::pool` claims the seat, and tells how it went.
 //!
-//! [`choice`] says who is first, [`health`] who is asked at all, [`latency`] how long answers take, [`hedging`] which
+//! [`Trial`] is an attempt; [`choice`] says who is first, [`health`] who is asked at all, [`latency`] how long answers take, [`hedging`] which
 //! requests are sent twice. All are functions of their arguments, `now` among them.
 
 mod attempt;
@@ -13,9 +13,11 @@ pub mod health;
 pub mod hedging;
 mod latency;
 mod member;
+mod reasons;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,9 @@ pub use attempt::{Ending, News, Place, Report};
 use choice::Set;
 use hedging::When;
 pub use member::Part;
+pub use reasons::{Reason, Reasons};
 use state::State;
+pub use trial::{Next, Trial};
 
 struct Run {
     run: Joined,
@@ -104,7 +108,9 @@ impl Pool {
         let mut state = self.state();
         let control = state.control;
         self.join_members(&mut state, control, now);
-        let mut place = match state.choose(tried, tier, estimate, tried == Set::default(), now) {
+        // Nobody was tried yet if only those are left out that are no spare.
+        let is_first = tier == 0 && tried == state.not_spare;
+        let mut place = match state.choose(tried, tier, estimate, is_first, now) {
             Ok(place) => place,
             Err(None) => return Ok(None),
             Err(Some(blocked)) => return Err(blocked),

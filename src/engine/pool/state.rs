@@ -12,6 +12,7 @@ use super::health::Standing;
 use super::hedging::{Hedging, When};
 use super::latency::Percentile;
 use super::member::{Member, Part, review};
+use super::reasons::Reason;
 use crate::engine::adaptive::Signal;
 use crate::engine::measure::Estimate;
 use crate::engine::quota::Used;
@@ -45,7 +46,7 @@ pub(super) struct State {
 impl State {
     pub fn new(parts: Vec<Part>, when: When, seed: u64) -> Self {
         let mut not_spare = Set::default();
-        let later = parts.iter().enumerate().filter(|(_, part)| part.tier > 0 && !part.is_spare);
+        let later = parts.iter().enumerate().filter(|(_, part)| part.tier > 0 && !part.reasons.have(Reason::Overload));
         later.for_each(|(number, _)| not_spare.add(number));
         Self {
             members: parts.into_iter().take(MOST).map(Member::new).collect(),

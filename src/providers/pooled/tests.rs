@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::engine::commands::Command;
 use crate::engine::outage::Sign;
-use crate::engine::pool::Part;
 use crate::engine::pool::hedging::When;
+use crate::engine::pool::{Part, Reasons};
 use crate::engine::run::Remote;
 use crate::engine::scope::Scope;
 use crate::engine::{Executor, Failure, ItemIndex, ItemReport, Run, Settings, Usage};
@@ -210,7 +210,6 @@ impl Works {
 
 /// A run of so many items over these members; those behind `fallbacks` are fallbacks with these reasons.
 async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, items: u64, workers: usize) -> Outcome {
-    let is_spare = |reasons: Reasons| reasons.have(Reason::Overload);
     let counts: Vec<_> =
         members.iter().chain(fallbacks.iter().map(|(fake, _)| fake)).map(|fake| Arc::clone(&fake.asked)).collect();
     let fallbacks = fallbacks.into_iter().zip(1_u8..).map(|((fake, reasons), tier)| (fake, tier, reasons));
@@ -219,15 +218,13 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
         scope: Arc::default(),
         weight: 1.0,
         tier: *tier,
-        is_spare: is_spare(*reasons),
+        reasons: *reasons,
         endpoint: 0,
     };
     let pool = Arc::new(Pool::new(all.iter().map(part).collect(), when, 1));
-    let member = |(number, (fake, tier, reasons)): (usize, (Fake, u8, Reasons))| Member {
+    let member = |(number, (fake, ..)): (usize, (Fake, u8, Reasons))| Member {
         provider: Arc::new(fake),
         label: number.to_string(),
-        tier,
-        reasons,
     };
     let members: Vec<_> = all.into_iter().enumerate().map(member).collect();
     let outcome = Outcome { answered: vec![0; members.len()], ..Outcome::default() };
