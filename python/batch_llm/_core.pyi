@@ -796,6 +796,8 @@ class _PoolMember(Protocol):
     def reasons(self) -> Sequence[str]: ...
     @property
     def endpoint(self) -> int: ...
+    @property
+    def tells_queue(self) -> bool: ...
 
 @final
 class NativePool:
@@ -1023,6 +1025,7 @@ class SimulatorHandle:
         prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
         clouds: tuple[float, int, int] | None,
+        queued: int | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""

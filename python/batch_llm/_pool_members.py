@@ -65,6 +65,7 @@ class Member:
     tier: int
     reasons: Sequence[str]
     endpoint: int
+    tells_queue: bool = False
 
 
 def highest_price(models: Iterable[Any], given: Any) -> Price | None:

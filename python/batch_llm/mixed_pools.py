@@ -77,9 +77,9 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     :class:`DefaultErrorClassifier`: errors that are not worth a retry, and answers that do not match, are no fault of
     the member's.
 
-    Different from pools of native members: limits in response headers are not read, prompts that begin alike are not
-    kept together, and the model is not shown what was wrong with its last answer. A member belongs to one pool at a
-    time.
+    Different from pools of native members: limits in response headers and queues of servers are not read, prompts that
+    begin alike are not kept together, and the model is not shown what was wrong with its last answer. A member belongs
+    to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fallback", "MixedPoolStrategy", "PoolStrategy", "pool"]
 
-_CACHING = ("vllm", "sglang")
-"""Providers whose servers each have a prompt cache of their own."""
+_OWN_SERVERS = ("vllm", "sglang")
+"""Providers whose servers each have a prompt cache and a queue of their own."""
 _HOOKS = ("execute", "prepare", "cleanup", "on_error")
 """What a subclass may override, so that requests must be made in Python."""
 
@@ -82,14 +82,14 @@ class PoolStrategy(NativeStrategy[TOutput]):
         vars(self).update((name, value) for name, value in vars(members[0]).items() if name != "_origin")
         self.labels = labels_of(everybody)
         parts = [
-            Member(one._client, _scope_of(one), label, share, 0, (), _endpoint(one))
+            Member(one._client, _scope_of(one), label, share, 0, (), _endpoint(one), one.provider in _OWN_SERVERS)
             for one, label, share in zip(members, self.labels, shares, strict=False)
         ]
         for tier, (one, label) in enumerate(zip(later, self.labels[len(members) :], strict=True), 1):
             strategy: Any = one.strategy
             reasons, endpoint = tuple(one.on), _endpoint(strategy)
             parts.append(Member(strategy._client, _scope_of(strategy), label, 1.0, tier, reasons, endpoint))
-        keeps_prefixes = all(one.provider in _CACHING for one in members)
+        keeps_prefixes = all(one.provider in _OWN_SERVERS for one in members)
         self._pool = NativePool(parts, hedge_of(hedge), keeps_prefixes, tell, doubt)
         self._client = self._pool.client()
         self._scope = self._pool.scope()
@@ -146,7 +146,8 @@ def pool(
     got the model, is left out for good, with a warning.
 
     Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
-    the same member, as long as that has at most 1.25 times the mean load. Keys of one account, as response headers name
+    the same member, as long as that has at most 1.25 times the mean load. Requests of others that wait there, as the
+    server's page ``/metrics`` tells, are part of its load. Keys of one account, as response headers name
     it, share limits.
 
     Args:

@@ -30,6 +30,7 @@ struct PyMember {
     tier: u8,
     reasons: Vec<String>,
     endpoint: u64,
+    tells_queue: bool,
 }
 
 /// What a pool is made of. A forked child makes it anew.
@@ -65,6 +66,7 @@ impl OfProcess {
                 tier: member.tier,
                 reasons: Reasons::named(&member.reasons).map_err(unknown)?,
                 endpoint: member.endpoint,
+                tells_queue: member.tells_queue,
             })
         };
         let parts = members.iter().map(part).collect::<PyResult<_>>()?;

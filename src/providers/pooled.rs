@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::{Category, ProviderError};
 use super::prompt::{Ask, Correction};
 use super::provider::{Attempt, Provider};
 use super::reply::{Extra, JsonText, Reply, TokenUsage};
 use crate::engine::measure::ReportedLimit;
+use crate::engine::pool::queue::Depth;
 use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial};
 
 mod prefix;
+pub mod queues;
 mod reasons;
 
 pub use reasons::Told;
@@ -22,6 +25,8 @@ use reasons::{ending_of, reason_of, used_of};
 
 /// How often it is looked whether a second request may be sent, at least.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long a server may take to tell how much it has to do.
+const LONGEST_READING: Duration = Duration::from_secs(2);
 
 /// One of the providers.
 pub struct Member {
@@ -226,6 +231,7 @@ impl Inner {
     async fn ask_member(&self, place: Place, ask: &Ask) -> Tried {
         let number = place.member;
         let member = &self.members[number];
+        self.read_queues();
         let mut held = Held { inner: self, place: Some(place) };
         let mut outcome = member.provider.attempt(same(ask)).await;
         let limits = take_limits(&mut outcome);
@@ -239,6 +245,23 @@ impl Inner {
             (self.ways.hear)(news, &member.label, &why);
         }
         Tried { member: number, outcome, ending, is_hedged: false }
+    }
+
+    /// Asks servers how much they have to do, where it is time. Nobody waits for that, and no failure matters.
+    fn read_queues(&self) {
+        let asked = Instant::now();
+        while let Some(number) = self.pool.queue_to_read(asked) {
+            let (reading, handle) = (self.members[number].provider.queue(), Handle::try_current());
+            let (Some(reading), Ok(handle)) = (reading, handle) else {
+                self.pool.told(number, Depth::Never, asked, asked);
+                continue;
+            };
+            let pool = Arc::clone(&self.pool);
+            handle.spawn(async move {
+                let told = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
+                pool.told(number, told, asked, Instant::now());
+            });
+        }
     }
 
     /// A reply that says who answered, and why it was not a member.

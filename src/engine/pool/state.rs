@@ -93,8 +93,8 @@ impl State {
                 }
                 match member.health.standing(now) {
                     Standing::Well if member.is_due(now) => probe = Some(number),
-                    Standing::Well => candidates.add(number, member.cost(), member.is_slow),
-                    Standing::Weak => candidates.add(number, member.cost(), true),
+                    Standing::Well => candidates.add(number, member.cost(now), member.is_slow),
+                    Standing::Weak => candidates.add(number, member.cost(now), true),
                     Standing::ToProbe => probe = Some(number),
                     Standing::Out(until) => soonest = earlier(soonest, until, Cause::Away),
                     Standing::Dropped => {}
@@ -173,13 +173,13 @@ impl State {
         let is_usual =
             |member: &Member| member.tier == tier && member.health.standing(now) == Standing::Well && !member.is_slow;
         let usual = self.members.iter().enumerate().filter(|(_, member)| is_usual(member));
-        let (loads, weights) = usual
-            .clone()
-            .fold((0.0, 0.0), |(loads, weights), (_, member)| (loads + member.load(), weights + member.weight));
+        let (loads, weights) = usual.clone().fold((0.0, 0.0), |(loads, weights), (_, member)| {
+            (loads + member.load_with_others(now), weights + member.weight)
+        });
         let number = home(prefix, usual.map(|(number, member)| (number, member.weight)))?;
         let member = &self.members[number];
         let most = OVERFLOW * (loads * member.weight / weights).max(1.0);
-        if number == place.member || member.load() + 1.0 > most {
+        if number == place.member || member.load_with_others(now) + 1.0 > most {
             return None;
         }
         self.enter(number, place.estimate, true, now).ok()
