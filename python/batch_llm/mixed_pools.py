@@ -255,7 +255,7 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
                 paid = tried.usage
                 tried = await tasks[1]
                 tried.usage = add(paid, tried.usage)
-            elif not tasks[1].done():
+            else:
                 # Nobody tells what the other one cost, which is cancelled now: as much, at most.
                 tried.usage = add(tried.usage, tried.usage)
             tried.is_hedged = True

@@ -26,6 +26,7 @@ from ._pool_members import (
 from ._strategies import as_strategy
 from .mixed_pools import MixedPoolStrategy
 from .native import llm
+from .prices import price_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -203,6 +204,14 @@ def _is_native(strategy: Any) -> bool:
     return isinstance(strategy, NativeStrategy) and all(
         getattr(getattr(strategy, name), "__func__", None) is getattr(NativeStrategy, name) for name in _HOOKS
     )
+
+
+def price_for(strategy: Any, given: Any = None) -> Price | None:
+    """The price of a strategy's model, or of the most expensive one of a pool; None if that is unknown."""
+    if isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
+        return strategy._price(given)
+    model = getattr(strategy, "model", None)
+    return price_of(model, given) if isinstance(model, str) else None
 
 
 def _places(names: list[Any], api_key: Any, base_url: Any) -> list[tuple[Any, dict[str, Any]]]:

@@ -79,7 +79,7 @@ async def echo(prompt):
 
 
 async def shout(prompt):
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
     return prompt.upper()
 
 
@@ -98,14 +98,14 @@ def test_members_share_the_load_and_are_prepared_and_cleaned_up_once():
 
 
 def test_functions_and_native_strategies_are_members_too():
-    with SimulatedProvider(replies=["native"], latency=0.001) as server:
+    with SimulatedProvider(replies=["native"], latency=0.02) as server:
         native = llm("openai-compatible:m", base_url=server.base_url, api_key="k")
         strategy = pool([native, shout])
         result = run(strategy, _prompts(100), config=QUICK)
     assert result.succeeded == 100
     members = Counter(one.metadata["member"] for one in result.results)
     assert set(members) == {"openai-compatible:m", "shout"}
-    assert min(members.values()) > 5
+    assert min(members.values()) > 1
     by_native = next(one for one in result.results if one.metadata["member"] == "openai-compatible:m")
     assert by_native.output == "native"
     assert by_native.metadata["finish_reason"] == "stop"
