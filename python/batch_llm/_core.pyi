@@ -772,9 +772,15 @@ class NativeClient:
         """
 
     def complete(
-        self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
+        self,
+        given: Any,
+        timeout: float,
+        key: str | None = None,
+        listener: TokenListener | None = None,
+        correction: tuple[str, str] | None = None,
+        place: PoolPlace | None = None,
     ) -> Awaitable[tuple[bool, Any]]:
-        """Ask once, outside of a run.
+        """Ask once, outside of a run. ``place`` notes what the reply says about limits.
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """

@@ -115,6 +115,11 @@ def weights_of(weights: Any, count: int) -> list[float]:
     return [float(one) for one in given]
 
 
+def endpoint_of(strategy: NativeStrategy[Any]) -> int:
+    """A number for a member's address and model."""
+    return hash((strategy.provider, strategy.base_url, strategy.model)) & 0xFFFF_FFFF_FFFF_FFFF
+
+
 def labels_of(members: Sequence[Any]) -> tuple[str, ...]:
     """What distinguishes them: the model; the host, where several have it; a number, where that is the same too."""
     names = [_name_of(one) for one in members]

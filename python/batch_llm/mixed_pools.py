@@ -13,6 +13,7 @@ from ._core import NativePool, Scope
 from ._error_text import describe
 from ._held_secrets import learn
 from ._llm import (
+    CORRECTION,
     KnownStrategy,
     LLMCallStrategy,
     MadeAgain,
@@ -30,6 +31,7 @@ from ._pool_members import (
     Fallback,
     Member,
     check_doubt,
+    endpoint_of,
     hedge_of,
     highest_price,
     is_doubtful,
@@ -58,6 +60,8 @@ _MEMBER = "_pool_member"
 """Name of the exception attribute with the number of the member that raised it."""
 _WAS_INVALID = "_pool_saw_invalid"
 """Name of the attribute of an item's state that says whether an answer to it was invalid."""
+_CORRECTION = "_pool_correction"
+"""Name of the attribute of an item's state with the last answer and what was wrong with it."""
 _ASKED = "_pool_asked"
 """Name of the attribute of an item's state with the number of the member that was asked last."""
 _SHORTEST_LOOK = 0.005
@@ -77,9 +81,8 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     :class:`DefaultErrorClassifier`: errors that are not worth a retry, and answers that do not match, are no fault of
     the member's.
 
-    Different from pools of native members: limits in response headers and queues of servers are not read, prompts that
-    begin alike are not kept together, and the model is not shown what was wrong with its last answer. A member belongs
-    to one pool at a time.
+    Different from pools of native members: queues of servers are not read, and prompts that begin alike are not kept
+    together. A member belongs to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.
@@ -124,8 +127,7 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         shares = [*weights_of(weights, len(members)), *[1.0] * len(later)]
         tiers = [(0, ())] * len(members) + [(tier, tuple(one.on)) for tier, one in enumerate(later, 1)]
         parts = [
-            # Their replies name no account, so it does not matter which of them could share one.
-            Member(None, scope_of(one) or Scope(), label, share, tier, reasons, number)
+            Member(None, scope_of(one) or Scope(), label, share, tier, reasons, _endpoint(one, number))
             for number, (one, label, share, (tier, reasons)) in enumerate(
                 zip(everybody, self.labels, shares, tiers, strict=True)
             )
@@ -276,7 +278,11 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         try:
             if not known.prepared:
                 await known.prepare(member)
-            answer = await member.execute(*call)
+            if known.is_native:
+                correction = None if state is None else vars(state).get(_CORRECTION)
+                answer = await member._execute_at(*call[:3], correction, place)
+            else:
+                answer = await member.execute(*call)
             if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
                 raise TypeError(
                     f"{type(member).__name__}.execute() must return a pair (output, token_usage), or (output, "
@@ -287,9 +293,11 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             error.__dict__[_MEMBER] = place.member
             learn(member)
             usage = usage_of_failure(error)
-            was_invalid = state is not None and _WAS_INVALID in vars(state)
-            if place.failed(_failure_of(error, known.classifier, was_invalid), usage) and state is not None:
-                vars(state)[_WAS_INVALID] = True
+            was_invalid = state is not None and vars(state).get(_WAS_INVALID, False)
+            is_invalid = place.failed(_failure_of(error, known.classifier, was_invalid), usage)
+            if state is not None:
+                vars(state)[_CORRECTION] = getattr(error, CORRECTION, None)
+                vars(state)[_WAS_INVALID] = was_invalid or is_invalid
             if known.hears_errors:
                 await _tell_error(member, error, call[1], state)
             return _Tried(place, usage=usage, error=error)
@@ -376,6 +384,11 @@ def _check(number: int, one: Any) -> None:
         raise TypeError(f"member {number} must be a strategy, not {type(one).__name__}; pool() takes functions too")
     if isinstance(one, NativeStrategy) and not hasattr(one, "response_model"):
         raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+
+
+def _endpoint(one: Any, number: int) -> int:
+    """A number for where a member is. Replies of Python strategies name no account, so theirs does not matter."""
+    return endpoint_of(one) if isinstance(one, NativeStrategy) else number
 
 
 def _failure_of(error: Exception, classifier: Any, was_invalid: bool) -> _Failure:

@@ -16,6 +16,7 @@ from ._pool_members import (
     Fallback,
     Member,
     check_doubt,
+    endpoint_of,
     hedge_of,
     highest_price,
     is_doubtful,
@@ -83,12 +84,12 @@ class PoolStrategy(NativeStrategy[TOutput]):
         vars(self).update((name, value) for name, value in vars(members[0]).items() if name != "_origin")
         self.labels = labels_of(everybody)
         parts = [
-            Member(one._client, _scope_of(one), label, share, 0, (), _endpoint(one), one.provider in _OWN_SERVERS)
+            Member(one._client, _scope_of(one), label, share, 0, (), endpoint_of(one), one.provider in _OWN_SERVERS)
             for one, label, share in zip(members, self.labels, shares, strict=False)
         ]
         for tier, (one, label) in enumerate(zip(later, self.labels[len(members) :], strict=True), 1):
             strategy: Any = one.strategy
-            reasons, endpoint = tuple(one.on), _endpoint(strategy)
+            reasons, endpoint = tuple(one.on), endpoint_of(strategy)
             parts.append(Member(strategy._client, _scope_of(strategy), label, 1.0, tier, reasons, endpoint))
         keeps_prefixes = all(one.provider in _OWN_SERVERS for one in members)
         self._pool = NativePool(parts, hedge_of(hedge), keeps_prefixes, tell, doubt)
@@ -275,11 +276,6 @@ def _is_doubtful(read: Callable[[Any], Any], escalate_if: Callable[[Any], Any], 
     except Exception:
         return False
     return is_doubtful(escalate_if, output)
-
-
-def _endpoint(strategy: NativeStrategy[Any]) -> int:
-    """A number for a member's address and model."""
-    return hash((strategy.provider, strategy.base_url, strategy.model)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _scope_of(strategy: NativeStrategy[Any]) -> Scope:

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use tokio::time::Instant;
 
 use super::convert::read_usage;
+use crate::engine::measure::ReportedLimit;
 use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial};
 use crate::engine::quota::Used;
 use crate::engine::seconds;
@@ -46,6 +47,9 @@ struct PyFailure {
     was_invalid: bool,
 }
 
+/// What a native member's reply says beside its answer: limits, and an account.
+pub type Reported = Arc<Mutex<(Vec<ReportedLimit>, Option<u64>)>>;
+
 /// A member that is asked. One that is let go of without a report counts as cancelled.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct PoolPlace {
@@ -55,17 +59,30 @@ pub struct PoolPlace {
     member: usize,
     place: Mutex<Option<Place>>,
     failed: Mutex<Option<(Ending, Option<Reason>)>>,
+    reported: Reported,
 }
 
 impl PoolPlace {
     fn new(desk: &Arc<Desk>, place: Place) -> Self {
         let member = place.member;
-        Self { desk: Arc::clone(desk), member, place: Mutex::new(Some(place)), failed: Mutex::default() }
+        Self {
+            desk: Arc::clone(desk),
+            member,
+            place: Mutex::new(Some(place)),
+            failed: Mutex::default(),
+            reported: Reported::default(),
+        }
     }
 
     fn end(&self, ending: Ending, used: Used) -> Option<News> {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        self.desk.pool.ended(&place, &Report { used, ..Report::of(ending) }, Instant::now())
+        let (limits, account) = std::mem::take(&mut *self.reported.lock().unwrap_or_else(PoisonError::into_inner));
+        self.desk.pool.ended(&place, &Report { ending, used, limits: &limits, account }, Instant::now())
+    }
+
+    /// Where to note what a native member reports.
+    pub fn reported(&self) -> Reported {
+        Arc::clone(&self.reported)
     }
 
     fn tell(&self, py: Python<'_>, news: Option<News>, why: &str) {

@@ -234,9 +234,8 @@ impl Inner {
         self.read_queues();
         let mut held = Held { inner: self, place: Some(place) };
         let mut outcome = member.provider.attempt(same(ask)).await;
-        let limits = take_limits(&mut outcome);
+        let (limits, account) = reported(&mut outcome);
         let ending = ending_of(&outcome);
-        let account = outcome.as_ref().ok().and_then(|reply| reply.account);
         let report = Report { ending, used: used_of(&outcome), limits: &limits, account };
         if let Some(place) = held.place.take()
             && let Some(news) = self.pool.ended(&place, &report, Instant::now())
@@ -309,12 +308,12 @@ fn same(ask: &Ask) -> Ask {
     }
 }
 
-/// What a member says about its limits is not said about those of all.
-fn take_limits(outcome: &mut Result<Reply, ProviderError>) -> Vec<ReportedLimit> {
+/// What a member says about its limits, which is not said about those of all; and its account.
+pub fn reported(outcome: &mut Result<Reply, ProviderError>) -> (Vec<ReportedLimit>, Option<u64>) {
     match outcome {
-        Ok(reply) => std::mem::take(&mut reply.limits),
-        Err(ProviderError::Status { limits, .. }) => std::mem::take(limits),
-        Err(_) => Vec::new(),
+        Ok(reply) => (std::mem::take(&mut reply.limits), reply.account),
+        Err(ProviderError::Status { limits, .. }) => (std::mem::take(limits), None),
+        Err(_) => (Vec::new(), None),
     }
 }
 

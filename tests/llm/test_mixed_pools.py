@@ -28,7 +28,10 @@ from batch_llm import (
     pool,
     run,
 )
+from batch_llm._llm import scope_of
 from batch_llm.testing import SimulatedProvider
+
+from ..cli_helpers import answering
 
 QUICK = ProcessorConfig(concurrency=10, retry=RetryConfig(max_attempts=2, initial_wait=0.001))
 USAGE = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
@@ -396,3 +399,19 @@ def test_the_price_is_that_of_the_most_expensive_model():
 def test_what_cannot_be_a_pool_says_why(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_native_members_learn_their_limits():
+    with SimulatedProvider(requests_per_minute=6000, latency=0.001) as server:
+        native = llm("openai-compatible:m", base_url=server.base_url, api_key="k")
+        assert run(pool([native, shout]), _prompts(60), config=QUICK).succeeded == 60
+        limits = scope_of(native).limits()
+    assert ("requests", 6000.0, True) in {(one["measure"], one["amount"], one["learned"]) for one in limits}
+
+
+def test_a_native_member_is_shown_what_was_wrong_with_its_answer():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    with answering(lambda prompt: {"n": 1} if "not valid" in prompt else {"m": 1}) as url:
+        native = llm("openai-compatible:m", base_url=url, api_key="k", response_model=schema)
+        (result,) = run(pool([native], fallback=[Fallback(echo, on=["refusal"])]), ["a"], config=QUICK).results
+    assert (result.output, result.attempts) == ({"n": 1}, 2)
