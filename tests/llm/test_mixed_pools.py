@@ -133,6 +133,18 @@ def test_a_failing_member_uses_up_no_attempt_and_is_left_out(caplog):
     assert "member_ejected" in [record.event for record in caplog.records if hasattr(record, "event")]
 
 
+def test_sick_members_fail_nothing_and_cost_few_requests():
+    well, slow = Member("well", seconds=0.01), Member("slow", seconds=0.1)
+    flaky = Member("flaky", lambda call: _status(500) if call % 3 == 0 else None, seconds=0.01)
+    dead = Member("dead", lambda call: _status(401))
+    members = [well, slow, flaky, dead]
+    result = run(pool(members), _prompts(500), config=QUICK)
+    assert (result.succeeded, result.failed) == (500, 0)
+    assert all(one.attempts == 1 for one in result.results)
+    assert _answers(result)["well"] > 300
+    assert sum(one.calls for one in members) < 575
+
+
 def test_a_dead_key_is_dropped_with_one_warning(caplog):
     dead = Member("dead", lambda call: _status(401))
     strategy = pool([dead, Member("well")])

@@ -177,7 +177,7 @@ def test_a_server_without_a_page_of_metrics_is_a_member_like_any_other(servers):
     one, two = servers(latency=0.01), servers(latency=0.01, queued=0)
     result = run(pool("vllm:m", base_url=_urls(one, two), api_key="k"), _prompts(200))
     assert result.failed == 0
-    assert min(_members(result).values()) > 50
+    assert min(_members(result).values()) > 20
 
 
 def test_the_page_of_metrics_is_vllms(servers):
