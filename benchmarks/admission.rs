@@ -16,7 +16,7 @@ mod engine;
 use engine::guard::{Caps, Price};
 use engine::measure::{Limit, Measure};
 use engine::pool::hedging::When;
-use engine::pool::{Ending, Part, Pool, Report};
+use engine::pool::{Ending, Part, Pool, Reasons, Report};
 use engine::queue::Expected;
 use engine::quota::Used;
 use engine::scheduler::Scheduler;
@@ -49,7 +49,14 @@ fn every_limit() -> Settings {
 fn measure(settings: Settings, members: usize) -> f64 {
     let mut now = Instant::now();
     let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), now);
-    let part = || Part { scope: Arc::default(), weight: 1.0, tier: 0, is_spare: false, endpoint: 0 };
+    let part = || Part {
+        scope: Arc::default(),
+        weight: 1.0,
+        tier: 0,
+        reasons: Reasons::default(),
+        endpoint: 0,
+        tells_queue: false,
+    };
     let pool = (members > 0).then(|| Arc::new(Pool::new((0..members).map(|_| part()).collect(), When::Tail, 1)));
     let queue = match &pool {
         Some(pool) => scheduler.add_queue(Arc::new(Scope::of_seats(Arc::<Pool>::clone(pool))), now),

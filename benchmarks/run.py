@@ -171,6 +171,12 @@ def prompt_caches() -> None:
     subprocess.run([sys.executable, str(HERE / "prompt_caches.py")], check=True)
 
 
+def pools() -> None:
+    """Print what sick members of a pool cost, ours and peers'."""
+    print("\n## Pools\n", flush=True)
+    subprocess.run([sys.executable, str(HERE / "pools.py"), "peers", "2000", "20"], check=True)
+
+
 def rest() -> None:
     """Print memory, waiting items, contention and import time."""
     queued, result = measure("memory.py", 1_000_000, repeat=1)
@@ -218,5 +224,6 @@ if __name__ == "__main__":
     conversations()
     control()
     prompt_caches()
+    pools()
     stores()
     rest()

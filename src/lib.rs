@@ -83,6 +83,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::pool::NativePool;
     #[pymodule_export]
+    use crate::bridge::pool_trial::{PoolPlace, PoolTrial};
+    #[pymodule_export]
     use crate::bridge::prompt::Messages;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;

@@ -119,7 +119,7 @@ if TYPE_CHECKING:
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .plans import LanePlan, PlannedLane, plan
-    from .pools import Fallback, PoolStrategy, pool
+    from .pools import Fallback, MixedPoolStrategy, PoolStrategy, pool
     from .prices import Price
     from .prompts import ResultStream, last_interrupted, process_prompts, process_stream, read_in_thread
     from .strategies import (
@@ -211,6 +211,7 @@ __all__ = [
     "LimitServer",
     "MetricsObserver",
     "Middleware",
+    "MixedPoolStrategy",
     "NativeStrategy",
     "OpenAIStrategy",
     "ParallelBatchProcessor",
@@ -341,7 +342,7 @@ _HOMES = {
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
     ".native": "AnthropicStrategy BedrockStrategy GoogleStrategy NativeStrategy OpenAIStrategy VertexStrategy llm",
     ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
-    ".pools": "Fallback PoolStrategy pool",
+    ".pools": "Fallback MixedPoolStrategy PoolStrategy pool",
     ".prices": "Price",
     ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
     ".tools": "Tool ToolCall ToolContext",

@@ -26,6 +26,8 @@ __all__ = [
     "NativeClient",
     "NativePool",
     "PlainAttempts",
+    "PoolPlace",
+    "PoolTrial",
     "RunHandle",
     "Runner",
     "SchemaCheck",
@@ -770,16 +772,24 @@ class NativeClient:
         """
 
     def complete(
-        self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
+        self,
+        given: Any,
+        timeout: float,
+        key: str | None = None,
+        listener: TokenListener | None = None,
+        correction: tuple[str, str] | None = None,
+        place: PoolPlace | None = None,
     ) -> Awaitable[tuple[bool, Any]]:
-        """Ask once, outside of a run.
+        """Ask once, outside of a run. ``place`` notes what the reply says about limits.
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
 
 class _PoolMember(Protocol):
     @property
-    def client(self) -> NativeClient: ...
+    def client(self) -> NativeClient | None:
+        """None: a strategy in Python."""
+
     @property
     def scope(self) -> Scope: ...
     @property
@@ -792,6 +802,8 @@ class _PoolMember(Protocol):
     def reasons(self) -> Sequence[str]: ...
     @property
     def endpoint(self) -> int: ...
+    @property
+    def tells_queue(self) -> bool: ...
 
 @final
 class NativePool:
@@ -811,8 +823,76 @@ class NativePool:
     def scope(self) -> Scope:
         """Return what their requests share."""
 
+    def trial(self) -> PoolTrial:
+        """Return an attempt of an item, for a pool with members in Python."""
+
     def dropped(self) -> list[str]:
         """Return the labels of the members that are never asked again."""
+
+class _PoolFailure(Protocol):
+    @property
+    def category(self) -> str: ...
+    @property
+    def is_retryable(self) -> bool: ...
+    @property
+    def is_rate_limit(self) -> bool: ...
+    @property
+    def wait(self) -> float | None: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def code(self) -> str | None: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def was_invalid(self) -> bool: ...
+
+@final
+class PoolPlace:
+    """A member of a pool that is asked. One that is let go of without a report counts as cancelled."""
+
+    @property
+    def member(self) -> int:
+        """The member's number."""
+
+    def answered(self, usage: Any) -> None:
+        """Report an answer, with its token counts."""
+
+    def failed(self, failure: _PoolFailure, usage: Any) -> bool:
+        """Report a failure; return whether it was an answer that is invalid."""
+
+    def cancelled(self) -> None:
+        """Report that the request was cancelled."""
+
+_Step: TypeAlias = PoolPlace | float | Literal["later", "nowhere"]
+"""Whom to ask; or how many seconds to wait before ``next()``; or that the attempt has failed: ``"later"``, as after a
+rate limit, because the other members are at their limits; ``"nowhere"``, because nobody is left."""
+
+@final
+class PoolTrial:
+    """An attempt of an item with a pool: says whom to ask."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the one who is asked is a fallback."""
+
+    def next(self) -> _Step:
+        """Return what to do first, and after a wait."""
+
+    def after(self, place: PoolPlace) -> _Step:
+        """Return what to do after a failure."""
+
+    def may_escalate(self, place: PoolPlace) -> bool:
+        """Return whether a doubtful answer of this member can be made better."""
+
+    def doubtful(self, place: PoolPlace) -> _Step:
+        """Return what to do with a doubtful answer."""
+
+    def hedges_after(self) -> float | None:
+        """Return after how many seconds a second request may be sent; None: never."""
+
+    def hedge(self, place: PoolPlace) -> PoolPlace | None:
+        """Return a second place beside one that takes long, if there may be one now."""
 
 @final
 class SchemaCheck:
@@ -951,6 +1031,7 @@ class SimulatorHandle:
         prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
         clouds: tuple[float, int, int] | None,
+        queued: int | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from ._core import PoolPlace
     from ._types import RetryState, TokenUsage
 
     TOutput = TypeVarWithDefault("TOutput", default=str)
@@ -317,18 +318,26 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ProviderError: If the provider rejected the request, could not be reached, or sent an invalid reply.
             TimeoutError: After ``timeout`` seconds.
         """
+        return await self._execute_at(prompt, attempt, timeout)
+
+    async def _execute_at(
+        self, prompt: Any, attempt: int, timeout: float, correction: Any = None, place: PoolPlace | None = None
+    ) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
+        """The same, at a place of a pool. ``correction``: the last answer, and what was wrong with it."""
         timeout = attempt_timeout(timeout, self._stream_timeout)
         if self._rules is None:
-            return await self._ask(attempt, timeout, prompt)
+            return await self._ask(attempt, timeout, prompt, correction if self.reask else None, place)
         ask = functools.partial(self._ask, attempt, timeout)
         return await whole(self._converse("single", prompt, None, NoSteps()), ask, add)
 
-    async def _ask(self, attempt: int, timeout: float, prompt: Any) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
+    async def _ask(
+        self, attempt: int, timeout: float, prompt: Any, correction: Any = None, place: PoolPlace | None = None
+    ) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
         """Send one request, outside of a run."""
         key = self._key()
         try:
             listener = None if self._follower is None else self._follower.listener(attempt)
-            success, answer = await self._client.complete(prompt, timeout, key, listener)
+            success, answer = await self._client.complete(prompt, timeout, key, listener, correction, place)
         except UnicodeEncodeError as error:
             raise _halved() from error
         if not success:

@@ -11,7 +11,7 @@ from ._logs import logger
 from ._native import NativeStrategy
 from ._results import RunEstimate, by_length, by_sample
 from ._secrets import quoted
-from .prices import price_of
+from .pools import price_for
 from .results import BatchResult
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Sampling:
             self._sample[place : place + 1] = [(strategy, item.prompt, tokens)]
 
     def _price(self, strategy: Any, tokens: float, output: float, longest: float) -> None:
-        price = price_of(strategy.model, self._prices)
+        price = price_for(strategy, self._prices)
         if price is None or self._cost is None:
             self._cost = None
             return

@@ -1,7 +1,7 @@
 //! Native clients as Python sees them: opaque, and never able to show their key.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::json::Readable;
 use super::listener::TokenListener;
 use super::pool::Pooling;
+use super::pool_trial::PoolPlace;
 use super::runtime::{Process, awaitable};
 use super::{clouds, convert, errors, json, prompt};
 use crate::batches::provider::{Marked, Until};
@@ -26,7 +27,8 @@ use crate::providers::client::{Client, Parts};
 use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::heads::{self, Head};
 use crate::providers::keys::{Auth, Keys};
-use crate::providers::prompt::Ask;
+use crate::providers::pooled;
+use crate::providers::prompt::{Ask, Correction};
 use crate::providers::schema::Check;
 use crate::providers::shown::Quoted;
 use crate::providers::table::{Api, Language};
@@ -208,8 +210,10 @@ impl NativeClient {
         })
     }
 
-    /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
-    #[pyo3(signature = (given, timeout, key = None, listener = None))]
+    /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`. `place`: notes
+    /// what the reply says about limits.
+    #[pyo3(signature = (given, timeout, key = None, listener = None, correction = None, place = None))]
+    #[allow(clippy::too_many_arguments)]
     fn complete<'py>(
         &self,
         py: Python<'py>,
@@ -217,8 +221,13 @@ impl NativeClient {
         timeout: f64,
         key: Option<String>,
         listener: Option<&TokenListener>,
+        correction: Option<(String, String)>,
+        place: Option<&PoolPlace>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let reported = place.map(PoolPlace::reported);
+        let correction = correction.map(|(answer, problem)| Box::new(Correction { answer, problem }));
         let ask = Ask {
+            correction,
             key: key.map(SecretString::from),
             listener: listener.map(TokenListener::listener),
             ..Ask::new(prompt::read(given)?)
@@ -227,7 +236,13 @@ impl NativeClient {
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {
             match tokio::time::timeout(limit, AssertUnwindSafe(attempt).catch_unwind()).await {
-                Ok(outcome) => outcome.map(Direct).map_err(|_| errors::panicked()),
+                Ok(Ok(mut outcome)) => {
+                    if let Some(reported) = reported {
+                        *reported.lock().unwrap_or_else(PoisonError::into_inner) = pooled::reported(&mut outcome);
+                    }
+                    Ok(Direct(outcome))
+                }
+                Ok(Err(_)) => Err(errors::panicked()),
                 Err(_) => Err(PyTimeoutError::new_err(format!(
                     "no reply within {timeout} s; raise the timeout or request a shorter answer"
                 ))),

@@ -25,6 +25,7 @@ pub mod listener;
 pub mod media;
 pub mod messages;
 pub mod pool;
+pub mod pool_trial;
 pub mod prompt;
 pub mod run;
 pub mod runner;

@@ -9,25 +9,28 @@ use pyo3::prelude::*;
 use super::client::NativeClient;
 use super::convert;
 use super::errors::BridgeError;
+use super::pool_trial::{Desk, PoolTrial, tell};
 use super::runtime::{Process, attached};
 use super::scope::Scope;
 use crate::engine::pool::choice::MOST;
 use crate::engine::pool::hedging::When;
-use crate::engine::pool::{News, Part, Pool};
+use crate::engine::pool::{News, Part, Pool, Reasons};
 use crate::engine::scope::Scope as Shared;
 use crate::providers::Provider;
-use crate::providers::pooled::{Doubt, Member, Pooled, Reasons, Ways};
+use crate::providers::pooled::{Doubt, Member, Pooled, Ways};
 
 /// A member, read from a Python object with these attributes.
 #[derive(FromPyObject)]
 struct PyMember {
-    client: Py<NativeClient>,
+    /// `None`: it is a strategy in Python.
+    client: Option<Py<NativeClient>>,
     scope: Py<Scope>,
     label: String,
     weight: f64,
     tier: u8,
     reasons: Vec<String>,
     endpoint: u64,
+    tells_queue: bool,
 }
 
 /// What a pool is made of. A forked child makes it anew.
@@ -47,43 +50,45 @@ struct Choices {
 
 struct OfProcess {
     process: Process,
-    pool: Arc<Pool>,
-    provider: Arc<dyn Provider>,
+    desk: Arc<Desk>,
+    /// `None`: Python asks the members, with [`PoolTrial`].
+    provider: Option<Arc<dyn Provider>>,
     scope: Arc<Shared>,
 }
 
 impl OfProcess {
     fn new(members: &[PyMember], choices: &Choices) -> PyResult<Self> {
-        let part = |member: &PyMember| Part {
-            scope: member.scope.get().shared(),
-            weight: member.weight,
-            tier: member.tier,
-            is_spare: member.reasons.iter().any(|reason| reason == "overload"),
-            endpoint: member.endpoint,
-        };
-        let pool = Arc::new(Pool::new(members.iter().map(part).collect(), choices.when, fastrand::u64(..)));
-        let member = |member: &PyMember| {
+        let part = |member: &PyMember| {
             let unknown = |name: &String| PyValueError::new_err(format!("on: {name:?} is no reason for a fallback"));
-            Ok(Member {
-                provider: member.client.get().provider()?,
-                label: member.label.clone(),
+            Ok(Part {
+                scope: member.scope.get().shared(),
+                weight: member.weight,
                 tier: member.tier,
                 reasons: Reasons::named(&member.reasons).map_err(unknown)?,
+                endpoint: member.endpoint,
+                tells_queue: member.tells_queue,
             })
         };
-        let known = members.iter().map(member).collect::<PyResult<_>>()?;
+        let parts = members.iter().map(part).collect::<PyResult<_>>()?;
+        let pool = Arc::new(Pool::new(parts, choices.when, fastrand::u64(..)));
+        let known: Option<Vec<_>> = members.iter().map(Self::member).collect();
+        let provider = known
+            .map(|known| Ok::<_, PyErr>(Self::provider(known.into_iter().collect::<PyResult<_>>()?, &pool, choices)));
+        let scope = Arc::new(Shared::of_seats(Arc::<Pool>::clone(&pool)));
+        let labels = members.iter().map(|member| member.label.clone()).collect();
+        let desk = Arc::new(Desk { pool, labels, hear: Arc::clone(&choices.hear) });
+        Ok(Self { process: Process::current(), desk, provider: provider.transpose()?, scope })
+    }
+
+    fn member(member: &PyMember) -> Option<PyResult<Member>> {
+        let client = member.client.as_ref()?;
+        Some(client.get().provider().map(|provider| Member { provider, label: member.label.clone() }))
+    }
+
+    fn provider(members: Vec<Member>, pool: &Arc<Pool>, choices: &Choices) -> Arc<dyn Provider> {
         let hear = Arc::clone(&choices.hear);
         let told = move |news: News, label: &str, why: &str| {
-            let kind = match news {
-                News::Ejected(_) => "ejected",
-                News::Back(_) => "back",
-                News::Dropped(_) => "dropped",
-            };
-            attached(|py| {
-                if let Err(error) = hear.call1(py, (kind, label, why)) {
-                    error.write_unraisable(py, Some(hear.bind(py)));
-                }
-            });
+            attached(|py| tell(py, &hear, news, label, why));
         };
         let doubt = choices.doubt.clone().map(|doubt| -> Doubt {
             Box::new(move |reply| {
@@ -96,9 +101,7 @@ impl OfProcess {
             })
         });
         let ways = Ways { hear: Box::new(told), doubt, keeps_prefixes: choices.keeps_prefixes };
-        let provider = Arc::new(Pooled::new(known, Arc::clone(&pool), ways));
-        let scope = Arc::new(Shared::of_seats(Arc::<Pool>::clone(&pool)));
-        Ok(Self { process: Process::current(), pool, provider, scope })
+        Arc::new(Pooled::new(members, Arc::clone(pool), ways))
     }
 }
 
@@ -117,7 +120,7 @@ impl Pooling {
 
     /// Its provider, in this process.
     pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
-        Ok(Arc::clone(&self.present()?.provider))
+        self.present()?.provider.clone().ok_or_else(|| PyValueError::new_err("this pool has members in Python"))
     }
 
     /// The scope of its runs, in this process.
@@ -173,7 +176,13 @@ impl NativePool {
     /// The client that sends to all of them.
     fn client(&self) -> PyResult<NativeClient> {
         let Some(first) = self.0.members.first() else { return Err(BridgeError::Forked.into()) };
-        Ok(first.client.get().pooled(Arc::clone(&self.0)))
+        let Some(client) = &first.client else { return Err(PyValueError::new_err("this pool has members in Python")) };
+        Ok(client.get().pooled(Arc::clone(&self.0)))
+    }
+
+    /// An attempt, for a pool with members in Python.
+    fn trial(&self) -> PyResult<PoolTrial> {
+        Ok(PoolTrial::new(Arc::clone(&self.0.present()?.desk)))
     }
 
     /// What their requests share.
@@ -185,7 +194,7 @@ impl NativePool {
 
     /// Labels of the members that are never asked again.
     fn dropped(&self) -> PyResult<Vec<String>> {
-        let dropped = self.0.present()?.pool.dropped();
+        let dropped = self.0.present()?.desk.pool.dropped();
         Ok(dropped.into_iter().filter_map(|number| Some(self.0.members.get(number)?.label.clone())).collect())
     }
 }

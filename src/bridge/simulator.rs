@@ -72,7 +72,7 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches, clouds))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches, clouds, queued))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -87,6 +87,7 @@ impl SimulatorHandle {
         prompt_caches: Option<(f64, f64, f64)>,
         batches: PyBatches,
         clouds: Option<(f64, i64, u64)>,
+        queued: Option<u64>,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -104,6 +105,7 @@ impl SimulatorHandle {
             }),
             batches: batches.try_into()?,
             clouds: clouds.map(|(life, ahead, busy)| CloudSettings { life: seconds(life), ahead, busy }),
+            queued,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));

@@ -332,6 +332,16 @@ pub fn endpoint(base_url: &str, path: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Where servers of one's own tell what they do: at their root, which is above the version. `None`: the URL cannot be used.
+pub fn metrics_page(base_url: &str) -> Option<Url> {
+    let mut url = parse(base_url).ok()?;
+    let path = url.path().trim_end_matches('/');
+    let path = format!("{}/metrics", path.strip_suffix("/v1").unwrap_or(path));
+    url.set_path(&path);
+    url.set_query(None);
+    Some(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,6 +350,19 @@ mod tests {
 
     fn address(provider: &str, text: &str) -> Address {
         Address::new(row(provider).unwrap(), text, "m").unwrap()
+    }
+
+    #[test]
+    fn the_page_of_metrics_is_at_the_root() {
+        for (base, expected) in [
+            ("http://h:8000/v1", "http://h:8000/metrics"),
+            ("http://h:8000/v1/?a=b", "http://h:8000/metrics"),
+            ("http://h/replica-2/v1", "http://h/replica-2/metrics"),
+            ("http://h", "http://h/metrics"),
+        ] {
+            assert_eq!(metrics_page(base).unwrap().as_str(), expected);
+        }
+        assert_eq!(metrics_page("no address"), None);
     }
 
     #[test]

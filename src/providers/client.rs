@@ -15,7 +15,7 @@ mod caches;
 mod fields;
 
 use super::account::Account;
-use super::address::endpoint;
+use super::address::{endpoint, metrics_page};
 use super::auth::Signer;
 use super::caching::Caching;
 use super::call::Batchable;
@@ -28,12 +28,14 @@ use super::limits::Periods;
 use super::listener::{Listener, Part};
 use super::options::{Options, Stream};
 use super::plan::{Head, Marks, Plan};
+use super::pooled::queues;
 use super::prompt::Ask;
 use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
 use super::reply::{Finish, Reply};
 use super::shared::Payload;
 use super::transport::{Reading, Received, Transport, TransportOptions};
+use crate::engine::pool::queue::Depth;
 use answers::Answers;
 use caches::{Caches, is_gone};
 use fields::{Fixed, Streams, refuses_streams};
@@ -192,6 +194,19 @@ impl Provider for Client {
 
     fn begins_with(&self, ask: &Ask, base: u64) -> bool {
         self.0.plan(ask).is_some_and(|plan| plan.base == base) || self.0.heads.begin(ask, base)
+    }
+
+    fn queue(&self) -> Option<Pin<Box<dyn Future<Output = Depth> + Send>>> {
+        let client = Arc::clone(&self.0);
+        let url = metrics_page(&client.base_url)?;
+        Some(Box::pin(async move {
+            match client.transport.page(url, queues::LONGEST).await {
+                Ok(page) => queues::read(&page),
+                // Whoever has no such page says so.
+                Err(ProviderError::Status { status: 300..=499, .. }) => Depth::Never,
+                Err(_) => Depth::Unknown,
+            }
+        }))
     }
 
     fn hold(&self) {

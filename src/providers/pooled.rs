@@ -5,28 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::{Category, ProviderError};
 use super::prompt::{Ask, Correction};
 use super::provider::{Attempt, Provider};
 use super::reply::{Extra, JsonText, Reply, TokenUsage};
-use crate::engine::measure::{Estimate, ReportedLimit};
-use crate::engine::pool::choice::Set;
-use crate::engine::pool::{Ending, News, Place, Pool, Report};
+use crate::engine::measure::ReportedLimit;
+use crate::engine::pool::queue::Depth;
+use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial};
 
 mod prefix;
+pub mod queues;
 mod reasons;
 
-pub use reasons::{Reason, Reasons};
-use reasons::{ending_of, used_of};
+pub use reasons::Told;
+use reasons::{ending_of, reason_of, used_of};
 
 /// How often it is looked whether a second request may be sent, at least.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long an attempt outside of a run waits for a member when nobody knows how long.
-const WAIT: Duration = Duration::from_millis(100);
-/// And at least so long.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// How long a server may take to tell how much it has to do.
+const LONGEST_READING: Duration = Duration::from_secs(2);
 
 /// One of the providers.
 pub struct Member {
@@ -34,10 +34,6 @@ pub struct Member {
     pub provider: Arc<dyn Provider>,
     /// What results call it.
     pub label: String,
-    /// Zero: a member; others are fallbacks, in this order.
-    pub tier: u8,
-    /// What a fallback is asked for.
-    pub reasons: Reasons,
 }
 
 /// Hears what becomes of members: what, which, and why. Must be quick.
@@ -85,8 +81,6 @@ struct Tried {
     member: usize,
     outcome: Result<Reply, ProviderError>,
     ending: Ending,
-    /// Everybody who was asked.
-    asked: Set,
     /// Whether there were two.
     is_hedged: bool,
 }
@@ -127,138 +121,86 @@ impl Provider for Pooled {
 impl Inner {
     async fn ask(self: Arc<Self>, ask: Ask) -> Result<Reply, ProviderError> {
         let prefix = if self.ways.keeps_prefixes { prefix::of(&ask.prompt) } else { None };
-        let (mut place, is_of_run) = match self.pool.claim(prefix, Instant::now()) {
-            Some(place) => (place, true),
-            None => (self.wait().await, false),
-        };
-        let estimate = place.estimate;
-        let mut reason = (self.members[place.member].tier > 0).then_some(Reason::Overload);
-        let (mut tried, mut paid) = (Set::default(), TokenUsage::default());
-        // A doubtful answer, which is better than none.
-        let mut doubtful: Option<Reply> = None;
+        let (mut trial, mut next) = Trial::begin(&self.pool, prefix, Instant::now());
+        let mut paid = TokenUsage::default();
+        // What is left if nobody has a better answer: an error, or a doubtful answer.
+        let mut kept: Option<Result<Reply, (usize, ProviderError)>> = None;
         loop {
-            let last = self.ask_one(place, &ask, is_of_run).await;
-            tried.add_all(last.asked);
-            let tier = self.members[last.member].tier;
-            let next = match last.outcome {
+            let place = match next {
+                Next::At(place) => place,
+                Next::Wait(until) => {
+                    sleep_until(until).await;
+                    next = trial.again(&self.pool, Instant::now());
+                    continue;
+                }
+                Next::Later | Next::Nowhere => {
+                    return match kept {
+                        Some(Ok(reply)) => Ok(with_usage(reply, &paid)),
+                        Some(Err((member, error))) if matches!(next, Next::Later) => {
+                            Err(busy(&self.members[member].label, &error).with_usage(paid))
+                        }
+                        Some(Err((_, error))) => Err(error.without_usage().with_usage(paid)),
+                        None => Err(ProviderError::Request("a pool has lost an answer".to_owned())),
+                    };
+                }
+            };
+            let Tried { member, outcome, ending, is_hedged } = self.ask_one(place, &ask, &mut trial).await;
+            next = match outcome {
                 Ok(reply) => {
-                    let reply = self.marked(reply, last.member, reason, last.is_hedged);
-                    if doubtful.is_some() || ask.listener.is_some() || !self.is_doubtful(&reply, tier) {
+                    let reply = self.marked(reply, member, trial.reason(), is_hedged);
+                    if matches!(kept, Some(Ok(_)))
+                        || ask.listener.is_some()
+                        || !self.is_doubtful(&trial, member, &reply)
+                    {
                         return Ok(with_usage(reply, &paid));
                     }
-                    let next = self.escalate(tried, tier, estimate, is_of_run).await;
                     paid = paid.plus(&reply.usage);
-                    doubtful = Some(Reply { usage: TokenUsage::default(), ..reply });
-                    next.map(|place| (place, Some(Reason::Escalated))).ok_or(None)
+                    kept = Some(Ok(Reply { usage: TokenUsage::default(), ..reply }));
+                    trial.doubtful(&self.pool, member, Instant::now())
                 }
                 Err(error) => {
                     // Whoever follows an answer has heard its beginning.
                     let is_heard = ask.listener.as_ref().is_some_and(|listener| listener.take_heard());
-                    let found = Reason::of(&error, ask.correction.is_some());
-                    let failed = Failed { member: last.member, ending: last.ending, found, estimate, is_of_run };
-                    let next = if is_heard { Next::Nowhere } else { self.next(tried, &failed).await };
+                    let found = reason_of(&error, ask.correction.is_some());
                     paid = error.usage().map_or(paid, |usage| paid.plus(usage));
-                    match next {
-                        Next::At(next, why) => Ok((next, why)),
-                        Next::Later => Err(Some(self.busy(last.member, &error))),
-                        Next::Nowhere => Err(Some(error.without_usage())),
+                    if !matches!(kept, Some(Ok(_))) {
+                        kept = Some(Err((member, error)));
+                    }
+                    if is_heard {
+                        Next::Nowhere
+                    } else {
+                        trial.failed(&self.pool, member, ending, found, Instant::now())
                     }
                 }
             };
-            match (next, doubtful.take()) {
-                (Ok((next, why)), kept) => {
-                    (place, reason, doubtful) = (next, why.or(reason), kept);
-                }
-                (Err(_), Some(reply)) => return Ok(with_usage(reply, &paid)),
-                (Err(Some(error)), None) => return Err(error.with_usage(paid)),
-                (Err(None), None) => return Err(ProviderError::Request("a pool has lost an answer".to_owned())),
-            }
         }
     }
 
-    /// Whether an answer of this tier is to be made better by a fallback.
-    fn is_doubtful(&self, reply: &Reply, tier: u8) -> bool {
+    /// Whether an answer is to be made better by a fallback.
+    fn is_doubtful(&self, trial: &Trial, member: usize, reply: &Reply) -> bool {
         let Some(doubt) = &self.ways.doubt else { return false };
-        let is_later = |member: &Member| member.tier > tier && member.reasons.have(Reason::Escalated);
-        self.members.iter().any(is_later) && doubt(reply)
-    }
-
-    /// A place with a fallback for doubtful answers.
-    async fn escalate(&self, tried: Set, tier: u8, estimate: Estimate, is_of_run: bool) -> Option<Place> {
-        let others = self.but(tried, |other| other.tier > tier && other.reasons.have(Reason::Escalated));
-        self.wait_for(others, tier.saturating_add(1), estimate, is_of_run).await
-    }
-
-    /// Where a request goes that has failed: to another member if it was the member's fault, to a fallback if there is one
-    /// for it.
-    async fn next(&self, tried: Set, failed: &Failed) -> Next {
-        let Failed { member, ending, found, estimate, is_of_run } = *failed;
-        let tier = self.members[member].tier;
-        if ending.is_of_member() {
-            let others = self.but(tried, |other| other.tier == tier);
-            match self.pool.take(others, tier, estimate, is_of_run, Instant::now()) {
-                Ok(Some(place)) => return Next::At(place, None),
-                Ok(None) => {}
-                // It is worth to wait for a member; what may not be is not that one's fault.
-                Err(_) => return Next::Later,
-            }
-        }
-        let Some(reason) = found else { return Next::Nowhere };
-        let others = self.but(tried, |other| other.tier > tier && other.reasons.have(reason));
-        // What has been paid for is not asked again: the request waits for the fallback here.
-        let found = self.wait_for(others, tier.saturating_add(1), estimate, is_of_run).await;
-        found.map_or(Next::Nowhere, |place| Next::At(place, Some(reason)))
-    }
-
-    /// Those that were tried, and all that are not `wanted`.
-    fn but(&self, tried: Set, wanted: impl Fn(&Member) -> bool) -> Set {
-        let mut but = tried;
-        self.members.iter().enumerate().filter(|(_, other)| !wanted(other)).for_each(|(number, _)| but.add(number));
-        but
-    }
-
-    /// A place for an attempt outside of a run.
-    async fn wait(&self) -> Place {
-        loop {
-            if let Some(place) = self.wait_for(Set::default(), 0, Estimate::default(), false).await {
-                return place;
-            }
-            sleep(WAIT).await;
-        }
-    }
-
-    /// A place with a member that has not been tried, when there is one. `None`: there will be none.
-    async fn wait_for(&self, tried: Set, tier: u8, estimate: Estimate, is_of_run: bool) -> Option<Place> {
-        loop {
-            let now = Instant::now();
-            match self.pool.take(tried, tier, estimate, is_of_run, now) {
-                Ok(place) => return place,
-                Err(blocked) => {
-                    let until = blocked.until.unwrap_or(now + WAIT);
-                    sleep_until(until.clamp(now + SHORTEST_WAIT, now + 10 * WAIT)).await;
-                }
-            }
-        }
+        trial.may_escalate(&self.pool, member) && doubt(reply)
     }
 
     /// Asks a member; and another one beside it, if that takes much longer than usual, and may be done.
-    async fn ask_one(&self, place: Place, ask: &Ask, is_of_run: bool) -> Tried {
-        let after = if is_of_run && ask.listener.is_none() { self.pool.hedges_after() } else { None };
-        let beside = (place.member, place.estimate);
+    async fn ask_one(&self, place: Place, ask: &Ask, trial: &mut Trial) -> Tried {
+        let after = if trial.is_of_run() && ask.listener.is_none() { self.pool.hedges_after() } else { None };
+        let beside = place.member;
         let first: Trying<'_> = Box::pin(self.ask_member(place, ask));
         match after {
             None => first.await,
             // In a box, for few requests take so long.
-            Some(after) => Box::pin(self.ask_two(first, beside, ask, after)).await,
+            Some(after) => Box::pin(self.ask_two(first, beside, ask, after, trial)).await,
         }
     }
 
     async fn ask_two<'a>(
         &'a self,
         mut first: Trying<'a>,
-        beside: (usize, Estimate),
+        beside: usize,
         ask: &'a Ask,
         after: Duration,
+        trial: &mut Trial,
     ) -> Tried {
         let mut pause = after;
         let place = loop {
@@ -266,7 +208,7 @@ impl Inner {
                 Either::Left((tried, _)) => return tried,
                 Either::Right(((), waiting)) => first = waiting,
             }
-            match self.pool.hedge(beside.0, beside.1, Instant::now()) {
+            match trial.hedge(&self.pool, beside, Instant::now()) {
                 Some(place) => break place,
                 None => pause = (after / 8).max(LOOK),
             }
@@ -276,9 +218,7 @@ impl Inner {
             Either::Left((tried, other)) | Either::Right((tried, other)) => (tried, other),
         };
         if winner.outcome.is_err() {
-            let asked = winner.asked;
             winner = other.await;
-            winner.asked.add_all(asked);
         } else if let Ok(reply) = &mut winner.outcome {
             // Nobody tells what the other one cost, which is cancelled now: as much, at most.
             reply.usage = reply.usage.plus(&reply.usage);
@@ -291,11 +231,11 @@ impl Inner {
     async fn ask_member(&self, place: Place, ask: &Ask) -> Tried {
         let number = place.member;
         let member = &self.members[number];
+        self.read_queues();
         let mut held = Held { inner: self, place: Some(place) };
         let mut outcome = member.provider.attempt(same(ask)).await;
-        let limits = take_limits(&mut outcome);
+        let (limits, account) = reported(&mut outcome);
         let ending = ending_of(&outcome);
-        let account = outcome.as_ref().ok().and_then(|reply| reply.account);
         let report = Report { ending, used: used_of(&outcome), limits: &limits, account };
         if let Some(place) = held.place.take()
             && let Some(news) = self.pool.ended(&place, &report, Instant::now())
@@ -303,9 +243,24 @@ impl Inner {
             let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
             (self.ways.hear)(news, &member.label, &why);
         }
-        let mut asked = Set::default();
-        asked.add(number);
-        Tried { member: number, outcome, ending, asked, is_hedged: false }
+        Tried { member: number, outcome, ending, is_hedged: false }
+    }
+
+    /// Asks servers how much they have to do, where it is time. Nobody waits for that, and no failure matters.
+    fn read_queues(&self) {
+        let asked = Instant::now();
+        while let Some(number) = self.pool.queue_to_read(asked) {
+            let (reading, handle) = (self.members[number].provider.queue(), Handle::try_current());
+            let (Some(reading), Ok(handle)) = (reading, handle) else {
+                self.pool.told(number, Depth::Never, asked, asked);
+                continue;
+            };
+            let pool = Arc::clone(&self.pool);
+            handle.spawn(async move {
+                let told = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
+                pool.told(number, told, asked, Instant::now());
+            });
+        }
     }
 
     /// A reply that says who answered, and why it was not a member.
@@ -317,21 +272,20 @@ impl Inner {
         }
         reply
     }
+}
 
-    /// A member has failed, and the others are at their limits: the request waits for them, and has used up no attempt.
-    fn busy(&self, member: usize, error: &ProviderError) -> ProviderError {
-        let label = &self.members[member].label;
-        ProviderError::Status {
-            status: 429,
-            message: format!("{label} failed ({error}), and the other members are at their limits"),
-            code: None,
-            category: Category::RateLimit,
-            retryable: true,
-            retry_after: None,
-            request_id: None,
-            limits: Vec::new(),
-            beginning: None,
-        }
+/// A member has failed, and the others are at their limits: the request waits for them, and has used up no attempt.
+fn busy(label: &str, error: &ProviderError) -> ProviderError {
+    ProviderError::Status {
+        status: 429,
+        message: format!("{label} failed ({error}), and the other members are at their limits"),
+        code: None,
+        category: Category::RateLimit,
+        retryable: true,
+        retry_after: None,
+        request_id: None,
+        limits: Vec::new(),
+        beginning: None,
     }
 }
 
@@ -339,25 +293,6 @@ impl Inner {
 fn with_usage(mut reply: Reply, paid: &TokenUsage) -> Reply {
     reply.usage = reply.usage.plus(paid);
     reply
-}
-
-/// A request that has failed.
-struct Failed {
-    member: usize,
-    ending: Ending,
-    found: Option<Reason>,
-    estimate: Estimate,
-    is_of_run: bool,
-}
-
-/// Where it goes.
-enum Next {
-    /// There, and why it is not a member.
-    At(Place, Option<Reason>),
-    /// To those that are at their limits now.
-    Later,
-    /// Nobody is left.
-    Nowhere,
 }
 
 /// The same question, for another member.
@@ -373,12 +308,12 @@ fn same(ask: &Ask) -> Ask {
     }
 }
 
-/// What a member says about its limits is not said about those of all.
-fn take_limits(outcome: &mut Result<Reply, ProviderError>) -> Vec<ReportedLimit> {
+/// What a member says about its limits, which is not said about those of all; and its account.
+pub fn reported(outcome: &mut Result<Reply, ProviderError>) -> (Vec<ReportedLimit>, Option<u64>) {
     match outcome {
-        Ok(reply) => std::mem::take(&mut reply.limits),
-        Err(ProviderError::Status { limits, .. }) => std::mem::take(limits),
-        Err(_) => Vec::new(),
+        Ok(reply) => (std::mem::take(&mut reply.limits), reply.account),
+        Err(ProviderError::Status { limits, .. }) => (std::mem::take(limits), None),
+        Err(_) => (Vec::new(), None),
     }
 }
 

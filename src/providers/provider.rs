@@ -9,6 +9,7 @@ use super::error::ProviderError;
 use super::plan::Head;
 use super::prompt::Ask;
 use super::reply::Reply;
+use crate::engine::pool::queue::Depth;
 
 /// The future of one attempt. Dropping it drops the request.
 pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + Send>>;
@@ -36,6 +37,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}
+
+    /// Asks the server how much it has to do. `None`: it cannot be asked.
+    fn queue(&self) -> Option<Pin<Box<dyn Future<Output = Depth> + Send>>> {
+        None
+    }
 
     /// A run asks its questions here from now on: caches may be made for them at the provider.
     fn hold(&self) {}

@@ -23,6 +23,7 @@ mod history;
 mod invalid;
 mod latency;
 mod ledger;
+mod metrics;
 mod model;
 mod openai;
 mod prompt_caches;

@@ -29,6 +29,7 @@ use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
 use super::ledger::{Counts, FaultHit, Violation};
+use super::metrics;
 use super::model::Question;
 use super::prompt_caches::{CacheCounts, PromptCaches, Settings};
 use super::quota::{Limits, Quota};
@@ -69,6 +70,8 @@ pub struct Behaviour {
     pub batches: BatchSettings,
     /// How clouds behave; `None` = they let in anybody, and give no credentials.
     pub clouds: Option<CloudSettings>,
+    /// How many requests of others wait, as its page of metrics says; `None` = it has no such page.
+    pub queued: Option<u64>,
 }
 
 struct Shared {
@@ -295,6 +298,9 @@ impl Drop for Open {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
+    if request.uri().path() == metrics::PATH {
+        return Ok(metrics::page(shared.open.load(Ordering::Relaxed), shared.behaviour.queued));
+    }
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
     let is_open = Open(Arc::clone(&shared));

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import ExitStack
 
@@ -15,6 +17,7 @@ from batch_llm import (
     EmbeddingStrategy,
     Fallback,
     OpenAIStrategy,
+    PoolStrategy,
     ProcessorConfig,
     call_result,
     llm,
@@ -28,6 +31,10 @@ from batch_llm.testing import Fault, SimulatedProvider
 
 def _urls(*providers):
     return [one.base_url for one in providers]
+
+
+def _prompts(count):
+    return [f"prompt {number}" for number in range(count)]
 
 
 def _members(result):
@@ -153,6 +160,38 @@ def test_process_prompts_streams_and_calls(servers):
         assert sum(one.success for one in results) == 2
 
 
+@pytest.mark.parametrize("provider", ["vllm", "sglang"])
+def test_a_member_that_others_keep_busy_gets_fewer_requests(servers, provider):
+    busy, idle = servers(latency=0.01, queued=100), servers(latency=0.01, queued=0)
+    strategy = pool(f"{provider}:m", base_url=_urls(busy, idle), api_key="k", hedge=False)
+    config = ProcessorConfig(concurrency=8)
+    warm = run(strategy, _prompts(20), config=config)  # the pages are read beside the first requests
+    result = run(strategy, _prompts(200), config=config)
+    assert (warm.failed, result.failed) == (0, 0)
+    members = _members(result)
+    assert members[strategy.labels[0]] * 5 < members[strategy.labels[1]]
+    assert busy.stats.requests + idle.stats.requests == 220, "the pages are no requests to the model"
+
+
+def test_a_server_without_a_page_of_metrics_is_a_member_like_any_other(servers):
+    one, two = servers(latency=0.01), servers(latency=0.01, queued=0)
+    result = run(pool("vllm:m", base_url=_urls(one, two), api_key="k"), _prompts(200))
+    assert result.failed == 0
+    assert min(_members(result).values()) > 20
+
+
+def test_the_page_of_metrics_is_vllms(servers):
+    server = servers(queued=7)
+    with urllib.request.urlopen(f"{server.url}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    assert 'vllm:num_requests_waiting{engine="0",model_name="simulated"} 7.0' in lines
+    assert 'vllm:num_requests_running{engine="0",model_name="simulated"} 0.0' in lines
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{servers().url}/metrics")
+    with pytest.raises(ValueError, match="queued must be an integer"):
+        servers(queued=-1)
+
+
 def test_typed_answers_come_from_any_member(servers):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     one, two = servers(), servers()
@@ -209,7 +248,8 @@ def _model(**options):
     ("make", "error", "words"),
     [
         (lambda: pool([]), ValueError, "at least one"),
-        (lambda: pool([CallableStrategy(_echo)]), TypeError, "member 0 must be a native strategy"),
+        (lambda: PoolStrategy([CallableStrategy(_echo)]), TypeError, "member 0 must be a native strategy"),
+        (lambda: pool([1]), TypeError, "a function of a prompt"),
         (lambda: pool([pool([_model()])]), ValueError, "is a pool itself"),
         (lambda: pool([_model(), _model(response_model=dict[str, int])]), ValueError, "another response_model"),
         (lambda: pool([_model()], weights=[1, 2]), ValueError, "weights must be a list of 1"),

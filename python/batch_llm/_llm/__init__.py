@@ -4,7 +4,7 @@ Used by the modules of strategies, by runs, pipelines and stores.
 """
 
 from .arguments import MadeAgain, keeps_arguments
-from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies
+from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies, clean_up_quietly
 from .providers import (
     BATCH_PATHS,
     SIMULATED,
@@ -52,6 +52,7 @@ __all__ = [
     "asks",
     "attach_usage",
     "check_variable",
+    "clean_up_quietly",
     "count",
     "counts_of",
     "endpoint",

@@ -96,7 +96,8 @@ _LIVES: dict[tuple[int, int], _Life] = {}
 in_child(_LIVES.clear)  # what the parent has prepared is not ready here, and its loops stand still
 
 
-async def _clean_up(strategy: Any) -> None:
+async def clean_up_quietly(strategy: Any) -> None:
+    """Call ``cleanup()``; what it raises is logged."""
     name = type(strategy).__name__
     try:
         async with timeout(STRATEGY_CLEANUP_TIMEOUT):
@@ -167,7 +168,7 @@ class RunStrategies(KnownStrategies):
             _LIVES.pop((id(life.strategy), id(self._loop)), None)
             if clean_up and _has_own(life.strategy, "cleanup"):
                 try:
-                    await _clean_up(life.strategy)
+                    await clean_up_quietly(life.strategy)
                 except BaseException as error:
                     ending = ending or error
         if ending is not None:

@@ -16,8 +16,7 @@ from .._error_text import describe
 from .._items import LLMWorkItem
 from .._llm import holder, shared_name_of
 from ..errors import TokenEstimationError
-from ..pools import PoolStrategy
-from ..prices import price_of
+from ..pools import MixedPoolStrategy, PoolStrategy, price_for
 from ..token_estimation import CharacterTokenEstimator
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Limits:
             return 0
         queue = self._queues.get(id(scope))
         if queue is None:
-            if self._board is not None and isinstance(strategy, PoolStrategy):
+            if self._board is not None and isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
                 raise ValueError("a pool cannot have shared_limits; run it in one process, or share a member's limits")
             queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
@@ -222,11 +221,7 @@ class Limits:
 
     def price_live(self, strategy: Any) -> Price | None:
         """The usual price of a strategy's model, if it is known."""
-        model = getattr(strategy, "model", None)
-        prices = self._config.guardrails.prices
-        if isinstance(strategy, PoolStrategy):
-            return strategy._price(prices)
-        return price_of(model, prices) if isinstance(model, str) else None
+        return price_for(strategy, self._config.guardrails.prices)
 
     def price(self, strategy: Any) -> Price | None:
         """The price of a strategy's model in the lane of the run, if it is known."""

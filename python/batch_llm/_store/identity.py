@@ -16,6 +16,7 @@ from .._secrets import public
 from ..artifacts import ArtifactIdentity, stated
 from ..callable_strategy import CallableStrategy
 from ..errors import ArtifactIdentityError
+from ..pools import MixedPoolStrategy
 
 SHOWN = frozenset({
     "provider", "model", "responses", "temperature", "top_p", "max_tokens", "seed", "n", "logprobs", "reasoning_effort",
@@ -69,6 +70,8 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
         parts = {**asks, **({} if given is None else {"stated": given._parts()})}
     elif given is not None:
         parts = given._parts()
+    elif isinstance(strategy, MixedPoolStrategy):
+        parts, guessed = _of_pool(strategy)
     else:
         parts, guessed = _guess(strategy)
     if not isinstance(asks, Mapping) and environment(SIMULATED) is not None:
@@ -123,6 +126,17 @@ def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
             parameters[name] = known
     parts["parameters"] = parameters
     return parts, shown
+
+
+def _of_pool(strategy: MixedPoolStrategy[Any]) -> tuple[dict[str, Any], str | None]:
+    """Whoever of a pool answers: its members, in no order."""
+    known = [identity_of(one, None) for one in strategy.strategies]
+    guessed = [one.guessed for one in known if one.guessed is not None]
+    parts = {"strategy": "pool", "pool": sorted({one.digest.hex() for one in known})}
+    if strategy.escalate_if is not None:
+        function = strategy.escalate_if
+        parts["escalate_if"] = name_of(function if hasattr(function, "__qualname__") else type(function))
+    return parts, guessed[0] if guessed else None
 
 
 def _parameters(strategy: Any) -> dict[str, Any]:

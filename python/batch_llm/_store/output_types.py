@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .._json_values import name_of
+from ..pools import MixedPoolStrategy
 
 _PLAIN = (
     datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal, pathlib.PurePath,
@@ -68,6 +69,8 @@ def _source(strategy: Any) -> Any:
 
 
 def _declared_by(strategy: Any) -> Iterator[type]:
+    for member in strategy.strategies if isinstance(strategy, MixedPoolStrategy) else ():
+        yield from _declared_by(member)
     for name in _MODELS:
         yield from _classes(getattr(strategy, name, None))
         yield from _classes(getattr(getattr(strategy, "agent", None), name, None))

@@ -23,7 +23,17 @@ GROUPS = {
     "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
     "Output columns": ("output_column", "column_prefix", "escape_formulas"),
-    "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "cache_prompt", "tools", "rounds"),
+    "Model": (
+        "model",
+        "schema",
+        "temperature",
+        "max_tokens",
+        "base_url",
+        "fallback",
+        "cache_prompt",
+        "tools",
+        "rounds",
+    ),
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "store_prompts", "no_store", "force", "cache"),
@@ -92,7 +102,19 @@ GROUPS = {
     help="The provider's prompt cache: auto marks the prefix that prompts share, if that pays off; 1h also keeps it "
     "for an hour (Anthropic); off adds nothing to requests.",
 )
-@click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
+@click.option(
+    "--base-url",
+    multiple=True,
+    metavar="URL",
+    help="Base URL of the provider; repeat the option for several servers, which then share the load.  [default: the "
+    "provider's own]",
+)
+@click.option(
+    "--fallback",
+    multiple=True,
+    metavar="MODEL",
+    help="Model to ask if the model refuses, is down, or cannot take the prompt; repeat the option for more.",
+)
 @click.option(
     "-c",
     "--concurrency",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import click
 from ..core.config import ProcessorConfig, RetryConfig
 from ..core.guardrails import GuardrailConfig
 from ..native import NativeStrategy, llm
+from ..pools import PoolStrategy
 from ..testing import SimulatedProvider
 from .asking import Wanted
 from .invalid_rows import InvalidRows
@@ -28,7 +29,6 @@ def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[
         "system_prompt": options["system"],
         "temperature": options["temperature"],
         "max_tokens": options["max_tokens"],
-        "base_url": options["base_url"],
         "response_model": options["schema"],
         "cache_prompt": _CACHE_PROMPT[options["cache_prompt"]],
         **tools_of(options["tools"], options["rounds"]),
@@ -36,20 +36,37 @@ def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[
         "api_key": _no_key if options["dry_run"] else None,
     }
     common = {name: value for name, value in given.items() if value is not None}
+    addresses, fallbacks = options["base_url"], options["fallback"]
+    if (len(addresses) > 1 or fallbacks) and options["lane"] != "live":
+        raise click.UsageError(f"--lane {options['lane']} needs one model: no --fallback, and at most one --base-url")
 
     def make(own: Any, **body: Any) -> NativeStrategy[Any]:
         name = model or (own if ":" in own else f"openai:{own}")
-        return llm(name, **{**common, **body})
+        return _strategy(name, addresses, fallbacks, {**common, **body})
 
     folder = Path() if path == "-" else Path(path).parent
     return Wanted(
-        None if model is None else llm(model, **common),
+        None if model is None else _strategy(model, addresses, fallbacks, common),
         options["prompt"],
         options["image"],
         Path(options["image_root"] or folder),
         make,
         invalid.add,
     )
+
+
+def _strategy(
+    name: str, addresses: Sequence[str], fallbacks: Sequence[str], options: dict[str, Any]
+) -> NativeStrategy[Any]:
+    """Return a strategy; a pool, if there are several addresses or a fallback."""
+    if not fallbacks and len(addresses) < 2:
+        place: dict[str, Any] = {"base_url": addresses[0]} if addresses else {}
+        return llm(name, **{**options, **place})
+    if options.get("api_key") is _no_key:
+        # A pool needs to know its keys at once, to send with them.
+        options = {**options, "api_key": "none, for nothing is sent"}
+    members = [llm(name, **options, base_url=address) for address in addresses] or [llm(name, **options)]
+    return PoolStrategy(members, [llm(fallback, **options) for fallback in fallbacks])
 
 
 def _no_key() -> str:

@@ -16,7 +16,7 @@ from .._results import BatchTermination, ProcessingStats, WorkItemResult
 from .._shown import line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..estimates import Sampling
-from ..prices import price_of
+from ..pools import price_for
 from .invalid_rows import InvalidRows
 
 
@@ -34,7 +34,7 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, 
         expected, longest = strategy._expect(item.prompt)[0], strategy._longest_answer()
         count, tokens, answers = count + 1, tokens + expected, answers + (longest or 0.0)
         unbounded += longest is None
-        price = price_of(strategy.model)
+        price = price_for(strategy)
         if price is None:
             unpriced += 1
         else:

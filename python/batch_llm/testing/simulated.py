@@ -168,6 +168,7 @@ class SimulatedOptions(TypedDict, total=False):
     prompt_caches: bool | PromptCaches
     batches: SimulatedBatches | None
     clouds: bool | SimulatedClouds
+    queued: int | None
 
 
 _ARGUMENTS = (
@@ -228,6 +229,8 @@ class SimulatedProvider:
         clouds: Whether Bedrock, Vertex AI and Azure check credentials, and issue them (see
             :meth:`cloud_environment`); a :class:`SimulatedClouds` sets how long they live. (False by default:
             anybody is let in.)
+        queued: How many requests of others wait, as its page ``/metrics`` says in vLLM's terms, beside its own that
+            run. Answers take no longer. (None by default: there is no such page.)
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.
@@ -250,7 +253,9 @@ class SimulatedProvider:
     ) -> None:
         check_known(options, (*SimulatedOptions.__annotations__, *_ARGUMENTS), "SimulatedProvider")
         seed, burst_seconds = options.get("seed", 0), options.get("burst_seconds", _BURST)
-        caches = _prompt_caches(options.get("prompt_caches", False))
+        caches, queued = _prompt_caches(options.get("prompt_caches", False)), options.get("queued")
+        if queued is not None and (type(queued) is not int or not 0 <= queued < 2**53):
+            raise ValueError(f"queued must be an integer >= 0 or None (got {queued!r:.80})")
         batches = _batches(options.get("batches"))
         for name, number, most in (("port", port, 65_535), ("seed", seed, 2**64 - 1)):
             if type(number) is not int or not 0 <= number <= most:
@@ -278,6 +283,7 @@ class SimulatedProvider:
             else (caches.time_scale, caches.requests_per_machine, caches.implicit_hits),
             batches=batches,
             clouds=settings_of(options.get("clouds", False)),
+            queued=queued,
         )
         self._caches = caches
         self._batches = batches

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use super::health::{Health, Standing};
 use super::latency::Latency;
+use super::queue::Queue;
+use super::reasons::Reasons;
 use crate::engine::scope::{Member as Joined, Scope};
 
 /// A member is slow that takes so many times as long as the others do.
@@ -33,10 +35,12 @@ pub struct Part {
     pub weight: f64,
     /// Zero: a member. Others are fallbacks, in this order.
     pub tier: u8,
-    /// Whether this fallback is asked where no member can be.
-    pub is_spare: bool,
+    /// What a fallback is asked for; `overload`: where no member can be asked.
+    pub reasons: Reasons,
     /// A number for its address and model: where those are the same, keys of one account share limits.
     pub endpoint: u64,
+    /// Whether its server may tell how many requests wait.
+    pub tells_queue: bool,
 }
 
 /// One member.
@@ -47,11 +51,13 @@ pub struct Member {
     pub is_in_line: bool,
     pub weight: f64,
     pub tier: u8,
+    pub reasons: Reasons,
     /// Where it is, and its model.
     pub endpoint: u64,
     /// The account that its replies name.
     pub account: Option<u64>,
     pub health: Health,
+    pub queue: Queue,
     /// Whether it takes much longer than the others.
     pub is_slow: bool,
     latency: Latency,
@@ -69,16 +75,18 @@ pub struct Member {
 
 impl Member {
     pub fn new(part: Part) -> Self {
-        let Part { scope, weight, tier, endpoint, .. } = part;
+        let Part { scope, weight, tier, reasons, endpoint, tells_queue } = part;
         Self {
             scope,
             joined: None,
             is_in_line: false,
             weight: if weight.is_finite() && weight > 0.0 { weight } else { 1.0 },
             tier,
+            reasons,
             endpoint,
             account: None,
             health: Health::default(),
+            queue: Queue::new(tells_queue),
             is_slow: false,
             latency: Latency::default(),
             in_flight: 0,
@@ -91,13 +99,18 @@ impl Member {
     }
 
     /// How long a request is expected to take that is sent now, in terms of the others.
-    pub fn cost(&self) -> f64 {
-        self.latency.mean().unwrap_or(UNKNOWN) * (self.load() + 1.0) / self.weight
+    pub fn cost(&self, now: Instant) -> f64 {
+        self.latency.mean().unwrap_or(UNKNOWN) * (self.load_with_others(now) + 1.0) / self.weight
     }
 
     /// Requests that it has to do with.
     pub fn load(&self) -> f64 {
         f64::from(self.in_flight)
+    }
+
+    /// The same, and those of others that wait there.
+    pub fn load_with_others(&self, now: Instant) -> f64 {
+        self.load() + self.queue.ahead(now)
     }
 
     fn place_in_time(&mut self, at: Instant) -> f64 {

@@ -4,7 +4,7 @@
 //! [`Scope::of_seats`](super::scope::Scope::of_seats) asks the pool before each attempt for a seat: so attempts wait in
 //! the run's queue, not in flight. The provider in `crate::providers::pool` claims the seat, and tells how it went.
 //!
-//! [`choice`] says who is first, [`health`] who is asked at all, [`latency`] how long answers take, [`hedging`] which
+//! [`Trial`] is an attempt; [`choice`] says who is first, [`health`] who is asked at all, [`latency`] how long answers take, [`queue`] who has to wait for others, [`hedging`] which
 //! requests are sent twice. All are functions of their arguments, `now` among them.
 
 mod attempt;
@@ -13,9 +13,12 @@ pub mod health;
 pub mod hedging;
 mod latency;
 mod member;
+pub mod queue;
+mod reasons;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +34,10 @@ pub use attempt::{Ending, News, Place, Report};
 use choice::Set;
 use hedging::When;
 pub use member::Part;
+use queue::Depth;
+pub use reasons::{Reason, Reasons};
 use state::State;
+pub use trial::{Next, Trial};
 
 struct Run {
     run: Joined,
@@ -59,13 +65,18 @@ pub struct Pool {
     state: Mutex<State>,
     /// Whether members have limits of tokens, as of the last review: it is asked for each item.
     counts_tokens: AtomicBool,
+    /// Whether any member tells of its queue.
+    watches_queues: bool,
 }
 
 impl Pool {
     /// A pool of at most [`MOST`](choice::MOST) members. `seed`: of its random choices.
     pub fn new(parts: Vec<Part>, when: When, seed: u64) -> Self {
         let state = State::new(parts, when, seed);
-        Self { runs: Arc::default(), state: Mutex::new(state), counts_tokens: AtomicBool::new(false) }
+        // One alone is asked however much it has to do.
+        let watches_queues = state.members.len() > 1 && state.members.iter().any(|member| member.queue.is_watched());
+        let counts_tokens = AtomicBool::new(false);
+        Self { runs: Arc::default(), state: Mutex::new(state), counts_tokens, watches_queues }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,7 +115,9 @@ impl Pool {
         let mut state = self.state();
         let control = state.control;
         self.join_members(&mut state, control, now);
-        let mut place = match state.choose(tried, tier, estimate, tried == Set::default(), now) {
+        // Nobody was tried yet if only those are left out that are no spare.
+        let is_first = tier == 0 && tried == state.not_spare;
+        let mut place = match state.choose(tried, tier, estimate, is_first, now) {
             Ok(place) => place,
             Err(None) => return Ok(None),
             Err(Some(blocked)) => return Err(blocked),
@@ -197,6 +210,22 @@ impl Pool {
             // Whether it is away is found out here.
             member.scope.ignore_outages(joined);
             member.joined = Some(joined);
+        }
+    }
+
+    /// A member whose server is to be asked now how much it has to do; tell [`told`](Self::told) what it answers.
+    pub fn queue_to_read(&self, now: Instant) -> Option<usize> {
+        if !self.watches_queues {
+            return None;
+        }
+        let members = &mut self.state().members;
+        members.iter_mut().position(|member| !member.health.is_dropped() && member.queue.is_due(now))
+    }
+
+    /// What a member's server has told of its queue, to a question of `asked`.
+    pub fn told(&self, member: usize, told: Depth, asked: Instant, now: Instant) {
+        if let Some(member) = self.state().members.get_mut(member) {
+            member.queue.told(told, member.load(), asked, now);
         }
     }
 

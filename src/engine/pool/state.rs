@@ -12,6 +12,7 @@ use super::health::Standing;
 use super::hedging::{Hedging, When};
 use super::latency::Percentile;
 use super::member::{Member, Part, review};
+use super::reasons::Reason;
 use crate::engine::adaptive::Signal;
 use crate::engine::measure::Estimate;
 use crate::engine::quota::Used;
@@ -45,7 +46,7 @@ pub(super) struct State {
 impl State {
     pub fn new(parts: Vec<Part>, when: When, seed: u64) -> Self {
         let mut not_spare = Set::default();
-        let later = parts.iter().enumerate().filter(|(_, part)| part.tier > 0 && !part.is_spare);
+        let later = parts.iter().enumerate().filter(|(_, part)| part.tier > 0 && !part.reasons.have(Reason::Overload));
         later.for_each(|(number, _)| not_spare.add(number));
         Self {
             members: parts.into_iter().take(MOST).map(Member::new).collect(),
@@ -92,8 +93,8 @@ impl State {
                 }
                 match member.health.standing(now) {
                     Standing::Well if member.is_due(now) => probe = Some(number),
-                    Standing::Well => candidates.add(number, member.cost(), member.is_slow),
-                    Standing::Weak => candidates.add(number, member.cost(), true),
+                    Standing::Well => candidates.add(number, member.cost(now), member.is_slow),
+                    Standing::Weak => candidates.add(number, member.cost(now), true),
                     Standing::ToProbe => probe = Some(number),
                     Standing::Out(until) => soonest = earlier(soonest, until, Cause::Away),
                     Standing::Dropped => {}
@@ -172,13 +173,13 @@ impl State {
         let is_usual =
             |member: &Member| member.tier == tier && member.health.standing(now) == Standing::Well && !member.is_slow;
         let usual = self.members.iter().enumerate().filter(|(_, member)| is_usual(member));
-        let (loads, weights) = usual
-            .clone()
-            .fold((0.0, 0.0), |(loads, weights), (_, member)| (loads + member.load(), weights + member.weight));
+        let (loads, weights) = usual.clone().fold((0.0, 0.0), |(loads, weights), (_, member)| {
+            (loads + member.load_with_others(now), weights + member.weight)
+        });
         let number = home(prefix, usual.map(|(number, member)| (number, member.weight)))?;
         let member = &self.members[number];
         let most = OVERFLOW * (loads * member.weight / weights).max(1.0);
-        if number == place.member || member.load() + 1.0 > most {
+        if number == place.member || member.load_with_others(now) + 1.0 > most {
             return None;
         }
         self.enter(number, place.estimate, true, now).ok()

@@ -9,8 +9,15 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn pool(members: usize) -> (Arc<Pool>, Vec<Arc<Scope>>) {
     let scopes: Vec<Arc<Scope>> = (0..members).map(|_| Arc::default()).collect();
-    let part =
-        |scope: &Arc<Scope>| Part { scope: Arc::clone(scope), weight: 1.0, tier: 0, is_spare: false, endpoint: 1 };
+    let reasons = Reasons::default();
+    let part = |scope: &Arc<Scope>| Part {
+        scope: Arc::clone(scope),
+        weight: 1.0,
+        tier: 0,
+        reasons,
+        endpoint: 1,
+        tells_queue: false,
+    };
     (Arc::new(Pool::new(scopes.iter().map(part).collect(), When::Tail, 1)), scopes)
 }
 

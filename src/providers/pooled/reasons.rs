@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::engine::pool::Ending;
 use crate::engine::pool::health::Fault;
+use crate::engine::pool::{Ending, Reason};
 use crate::engine::quota::Used;
 use crate::engine::{Usage, seconds};
 use crate::providers::error::{Category, Contact, ProviderError};
@@ -12,78 +12,26 @@ use crate::providers::reply::{Reply, TokenUsage};
 /// A key whose quota of the day is used up, or that has no money, is left alone for so long if nobody says how long.
 const QUOTA: Duration = Duration::from_secs(60);
 
-/// Why a fallback is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The model refused.
-    Refusal,
-    /// No member can answer: all fail, or have too much to do.
-    Overload,
-    /// The prompt is too long for the model.
-    ContextLength,
-    /// The provider's filter cut in.
-    ContentFilter,
-    /// The answer did not match the schema, although the model was shown its mistake.
-    Invalid,
-    /// The answer is doubtful.
-    Escalated,
-}
-
-/// A set of reasons.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reasons(u8);
-
-impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Refusal, Self::Overload, Self::ContextLength, Self::ContentFilter, Self::Invalid, Self::Escalated];
-
-    /// The name in results and settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Refusal => "refusal",
-            Self::Overload => "overload",
-            Self::ContextLength => "context_length",
-            Self::ContentFilter => "content_filter",
-            Self::Invalid => "invalid",
-            Self::Escalated => "escalated",
-        }
-    }
-
-    /// Why a fallback may be asked after this error. `is_corrected`: whether the model was shown what was wrong with its
-    /// answer before.
-    pub fn of(error: &ProviderError, is_corrected: bool) -> Option<Self> {
-        match error.category() {
-            Category::Refusal => Some(Self::Refusal),
-            Category::ContentFilter => Some(Self::ContentFilter),
-            Category::Validation if is_corrected => Some(Self::Invalid),
-            Category::Client if is_too_long(error) => Some(Self::ContextLength),
-            _ if ending_of_error(error).is_of_member() => Some(Self::Overload),
-            _ => None,
-        }
-    }
-}
-
-impl Reasons {
-    /// Those with these names.
-    ///
-    /// # Errors
-    /// The first that is none.
-    pub fn named(names: &[String]) -> Result<Self, &String> {
-        names.iter().try_fold(Self::default(), |Self(all), name| {
-            let known = Reason::ALL.into_iter().find(|reason| reason.name() == name).ok_or(name)?;
-            Ok(Self(all | 1 << known as u8))
-        })
-    }
-
-    /// Whether this is one of them.
-    pub fn have(self, reason: Reason) -> bool {
-        self.0 >> reason as u8 & 1 == 1
+/// Why a fallback may be asked after this error. `is_corrected`: whether the model was shown what was wrong with its answer
+/// before.
+pub fn reason_of(error: &ProviderError, is_corrected: bool) -> Option<Reason> {
+    match error.category() {
+        Category::Refusal => Some(Reason::Refusal),
+        Category::ContentFilter => Some(Reason::ContentFilter),
+        Category::Validation if is_corrected => Some(Reason::Invalid),
+        Category::Client if is_too_long(error) => Some(Reason::ContextLength),
+        _ if ending_of_error(error).is_of_member() => Some(Reason::Overload),
+        _ => None,
     }
 }
 
 /// How providers say that a prompt is too long: in a code, or in words.
 fn is_too_long(error: &ProviderError) -> bool {
+    let ProviderError::Status { code, message, .. } = error else { return false };
+    says_too_long(code.as_deref(), message)
+}
+
+fn says_too_long(code: Option<&str>, message: &str) -> bool {
     const CODES: [&str; 3] = ["context_length_exceeded", "string_above_max_length", "model_max_prompt_tokens_exceeded"];
     const WORDS: [&str; 7] = [
         "context length",
@@ -94,12 +42,68 @@ fn is_too_long(error: &ProviderError) -> bool {
         "exceeds the maximum number of tokens",
         "longer than the model",
     ];
-    let ProviderError::Status { code, message, .. } = error else { return false };
-    if code.as_deref().is_some_and(|code| CODES.contains(&code)) {
+    if code.is_some_and(|code| CODES.contains(&code)) {
         return true;
     }
     let message = message.to_lowercase();
     WORDS.iter().any(|words| message.contains(words))
+}
+
+/// A failure of a strategy in Python, as its error classifier and the exception tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// As in results.
+    pub category: &'a str,
+    /// Whether another attempt may help.
+    pub is_retryable: bool,
+    /// Whether it is a rate limit.
+    pub is_rate_limit: bool,
+    /// The wait that the server asks for.
+    pub wait: Option<Duration>,
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// The provider's code.
+    pub code: Option<&'a str>,
+    /// The exception's text.
+    pub message: &'a str,
+    /// Whether an answer to the same item was invalid before.
+    pub was_invalid: bool,
+}
+
+impl Told<'_> {
+    /// What it says about the member.
+    pub fn ending(&self) -> Ending {
+        let failed = |fault| Ending::Failed { fault, overloaded: false };
+        match self.category {
+            "quota_exhausted" => Ending::RateLimited(self.wait.unwrap_or(QUOTA)),
+            _ if self.is_rate_limit => Ending::RateLimited(self.wait.unwrap_or_default()),
+            "authentication" | "insufficient_balance" => Ending::Dead,
+            "client_error" if self.status.is_some_and(|status| lacks_model(status, self.code)) => Ending::Dead,
+            "server_overload" => Ending::Failed { fault: Fault::Server, overloaded: true },
+            "connection_error" => failed(Fault::Away),
+            "permission_denied" | "invalid_response" => failed(Fault::Server),
+            // These are of the answer.
+            "validation_error" | "structured_output_validation_error" | "truncated" | "empty_response" => Ending::Alive,
+            _ if self.is_retryable => failed(Fault::Server),
+            _ => Ending::Alive,
+        }
+    }
+
+    /// Why a fallback may be asked after it.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.category {
+            "refusal" => Some(Reason::Refusal),
+            "content_filter" => Some(Reason::ContentFilter),
+            "validation_error" | "structured_output_validation_error" => self.was_invalid.then_some(Reason::Invalid),
+            "client_error" if says_too_long(self.code, self.message) => Some(Reason::ContextLength),
+            _ => self.ending().is_of_member().then_some(Reason::Overload),
+        }
+    }
+
+    /// Whether the answer was invalid.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.category, "validation_error" | "structured_output_validation_error")
+    }
 }
 
 /// What the end of a request says about its member.
@@ -161,4 +165,37 @@ pub fn used_of(outcome: &Result<Reply, ProviderError>) -> Used {
 fn usage_of(usage: &TokenUsage) -> Usage {
     let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, cache_held, .. } = *usage;
     Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour, cache_held }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(category: &str) -> Told<'_> {
+        let (status, code, wait) = (None, None, None);
+        let (is_rate_limit, is_retryable) = (category == "rate_limit", !matches!(category, "refusal" | "client_error"));
+        Told { category, is_retryable, is_rate_limit, wait, status, code, message: "no", was_invalid: false }
+    }
+
+    #[test]
+    fn what_python_tells_is_judged_like_a_native_error() {
+        let server = Ending::Failed { fault: Fault::Server, overloaded: false };
+        for (category, ending, reason) in [
+            ("rate_limit", Ending::RateLimited(Duration::ZERO), Some(Reason::Overload)),
+            ("authentication", Ending::Dead, Some(Reason::Overload)),
+            ("connection_error", Ending::Failed { fault: Fault::Away, overloaded: false }, Some(Reason::Overload)),
+            ("unknown", server, Some(Reason::Overload)),
+            ("refusal", Ending::Alive, Some(Reason::Refusal)),
+            ("validation_error", Ending::Alive, None),
+            ("client_error", Ending::Alive, None),
+        ] {
+            assert_eq!((told(category).ending(), told(category).reason()), (ending, reason), "{category}");
+        }
+        let gone = Told { status: Some(404), ..told("client_error") };
+        assert_eq!(gone.ending(), Ending::Dead);
+        let long = Told { status: Some(400), message: "the Prompt is too long", ..told("client_error") };
+        assert_eq!((long.ending(), long.reason()), (Ending::Alive, Some(Reason::ContextLength)));
+        let invalid = Told { was_invalid: true, ..told("validation_error") };
+        assert_eq!(invalid.reason(), Some(Reason::Invalid));
+    }
 }

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::engine::commands::Command;
 use crate::engine::outage::Sign;
-use crate::engine::pool::Part;
 use crate::engine::pool::hedging::When;
+use crate::engine::pool::{Part, Reasons};
 use crate::engine::run::Remote;
 use crate::engine::scope::Scope;
 use crate::engine::{Executor, Failure, ItemIndex, ItemReport, Run, Settings, Usage};
@@ -36,6 +36,8 @@ pub struct Fake {
     text: &'static str,
     /// What prompts it has seen, if it has a prompt cache, and how many it had not.
     cache: Option<(Mutex<HashSet<String>>, Arc<AtomicU64>)>,
+    /// What it tells of its queue, and how often it was asked.
+    queue: Option<(Depth, Arc<AtomicU64>)>,
 }
 
 impl Fake {
@@ -43,7 +45,15 @@ impl Fake {
         act: impl Fn(&mut fastrand::Rng, Duration) -> (Duration, Result<(), ProviderError>) + Send + Sync + 'static,
     ) -> Self {
         let random = Mutex::new(fastrand::Rng::with_seed(7));
-        Self { act: Box::new(act), random, born: OnceLock::new(), asked: Arc::default(), text: "yes", cache: None }
+        Self {
+            act: Box::new(act),
+            random,
+            born: OnceLock::new(),
+            asked: Arc::default(),
+            text: "yes",
+            cache: None,
+            queue: None,
+        }
     }
 
     /// Answers after about so long.
@@ -53,6 +63,12 @@ impl Fake {
 }
 
 impl Provider for Fake {
+    fn queue(&self) -> Option<std::pin::Pin<Box<dyn Future<Output = Depth> + Send>>> {
+        let (depth, often) = self.queue.as_ref()?;
+        often.fetch_add(1, Ordering::Relaxed);
+        Some(Box::pin(std::future::ready(*depth)))
+    }
+
     fn attempt(&self, ask: Ask) -> Attempt {
         if let (Some((seen, missed)), Prompt::Text(text)) = (&self.cache, &ask.prompt)
             && seen.lock().unwrap().insert(text[..2048].to_owned())
@@ -210,7 +226,6 @@ impl Works {
 
 /// A run of so many items over these members; those behind `fallbacks` are fallbacks with these reasons.
 async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, items: u64, workers: usize) -> Outcome {
-    let is_spare = |reasons: Reasons| reasons.have(Reason::Overload);
     let counts: Vec<_> =
         members.iter().chain(fallbacks.iter().map(|(fake, _)| fake)).map(|fake| Arc::clone(&fake.asked)).collect();
     let fallbacks = fallbacks.into_iter().zip(1_u8..).map(|((fake, reasons), tier)| (fake, tier, reasons));
@@ -219,15 +234,14 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
         scope: Arc::default(),
         weight: 1.0,
         tier: *tier,
-        is_spare: is_spare(*reasons),
+        reasons: *reasons,
         endpoint: 0,
+        tells_queue: true,
     };
     let pool = Arc::new(Pool::new(all.iter().map(part).collect(), when, 1));
-    let member = |(number, (fake, tier, reasons)): (usize, (Fake, u8, Reasons))| Member {
+    let member = |(number, (fake, ..)): (usize, (Fake, u8, Reasons))| Member {
         provider: Arc::new(fake),
         label: number.to_string(),
-        tier,
-        reasons,
     };
     let members: Vec<_> = all.into_iter().enumerate().map(member).collect();
     let outcome = Outcome { answered: vec![0; members.len()], ..Outcome::default() };
@@ -384,6 +398,29 @@ async fn doubtful_answers_go_to_the_fallback_and_stay_if_that_fails() {
     let other = vec![(Fake::well(LATENCY), named("refusal"))];
     let outcome = run(vec![doubtful()], other, When::Never, 50, 10).await;
     assert_eq!((outcome.failed, outcome.asked[1]), (0, 0), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_others_keep_busy_gets_fewer_requests() {
+    let often: [Arc<AtomicU64>; 3] = Default::default();
+    let depths = [
+        Depth::Known { running: Some(30.0), waiting: 40.0 },
+        Depth::Known { running: Some(0.0), waiting: 0.0 },
+        Depth::Never,
+    ];
+    let told =
+        |number: usize| Fake { queue: Some((depths[number], Arc::clone(&often[number]))), ..Fake::well(LATENCY) };
+    let outcome = run((0..3).map(told).collect(), vec![], When::Never, 3_000, 30).await;
+    println!("{:?} in {:?}", outcome.answered, outcome.took);
+    assert_eq!(outcome.failed, 0);
+    assert!(outcome.answered[0] * 5 < outcome.answered[1].min(outcome.answered[2]), "{outcome:?}");
+    let [busy, idle, never] = often.map(|often| often.load(Ordering::Relaxed));
+    let seconds = outcome.took.as_secs();
+    assert!(
+        (seconds / 2..=seconds + 1).contains(&busy) && (seconds / 2..=seconds + 1).contains(&idle),
+        "{busy} {idle}"
+    );
+    assert_eq!(never, 1);
 }
 
 #[tokio::test(start_paused = true)]

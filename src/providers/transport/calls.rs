@@ -35,6 +35,22 @@ impl Transport {
         Ok(Received { headers, body, first_token: None, is_stopped: false })
     }
 
+    /// Gets a page of at most so many bytes.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post); also if it is longer.
+    pub async fn page(&self, url: Url, most: usize) -> Result<Vec<u8>, ProviderError> {
+        let (mut response, _) = self.open((Method::GET, url, HeaderMap::new(), Content::default()), None).await?;
+        let mut page = Vec::new();
+        while let Some(chunk) = self.next_chunk(&mut response).await? {
+            if page.len() + chunk.len() > most {
+                return Err(self.too_long(page.len() + chunk.len()));
+            }
+            page.extend_from_slice(&chunk);
+        }
+        Ok(page)
+    }
+
     /// Sends a request, and passes on each line of the reply, without its end. Returns the reply's headers.
     ///
     /// # Errors
