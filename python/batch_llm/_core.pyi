@@ -769,6 +769,16 @@ class NativeClient:
             ValueError: If there is no such tier for its requests.
         """
 
+    @property
+    def counts(self) -> bool:
+        """Whether the provider counts the tokens of prompts."""
+
+    def count(self, given: Any, timeout: float, key: str | None = None) -> Awaitable[tuple[bool, Any]] | None:
+        """Have the provider count the tokens of a prompt; None: it cannot.
+
+        Resolves to ``(True, tokens)`` or ``(False, exception)``.
+        """
+
     def complete(
         self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
     ) -> Awaitable[tuple[bool, Any]]:
