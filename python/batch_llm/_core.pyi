@@ -662,8 +662,8 @@ class Flight:
     def next_attempt(self, attempt: int, timing: Timing) -> None:
         """Go on with the next attempt of the item."""
 
-    def attempt_failed(self, error: str, category: str | None) -> None:
-        """Take note of the class of an attempt's error, and of what it means."""
+    def attempt_failed(self, error: str, category: str | None, message: str | None = None) -> None:
+        """Take note of the class of an attempt's error, of what it means, and of the beginning of its message."""
 
     def round_ended(self) -> None:
         """Take note that the attempt was answered, and that the item goes on with another request."""
@@ -712,8 +712,10 @@ class Timing:
 
     def __new__(cls) -> Timing: ...
     def __deepcopy__(self, _memo: Any) -> Timing: ...
-    def attempts(self, success: bool) -> list[tuple[_Times, str | None, str | None]]:
-        """Return for each attempt its times, its error's class and that error's category."""
+    def attempts(
+        self, success: bool
+    ) -> list[tuple[_Times, str | None, str | None] | tuple[_Times, str, str | None, str]]:
+        """Return for each attempt its times, its error's class, category and message (if it has one)."""
 
     def last(self) -> _Times:
         """Return the times of the last attempt."""

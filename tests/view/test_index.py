@@ -42,6 +42,17 @@ def numbers(index, **query):
     return [int(one.removeprefix("id-")) for one in ids(index, **query)]
 
 
+class Fickle:
+    """Answers, but "b" only once it does not fail any more."""
+
+    fails = True
+
+    def __call__(self, prompt):
+        if prompt == "b" and self.fails:
+            raise ValueError("no")
+        return prompt.upper()
+
+
 def test_everything_is_listed(index):
     assert sorted(numbers(index)) == list(range(40))
     assert index.is_complete
@@ -110,6 +121,7 @@ def test_an_item(index):
     assert found["prompt"]["text"] == f"4 {HOSTILE[4]}"
     assert [attempt["ok"] for attempt in found["attempts"]] == [False, True]
     assert found["attempts"][0]["category"]
+    assert [attempt["message"] for attempt in found["attempts"]] == ["connection reset", None]
     assert index.details(10**9) is None
     json.dumps(found)
 
@@ -152,14 +164,7 @@ def test_prompts_that_the_store_does_not_have(tmp_path):
 
 def test_it_follows_a_store(tmp_path):
     """A later run adds items, and answers what had failed."""
-    path = str(tmp_path / "run.db")
-    fails = True
-
-    def ask(prompt):
-        if prompt == "b" and fails:
-            raise ValueError("no")
-        return prompt.upper()
-
+    path, ask = str(tmp_path / "run.db"), Fickle()
     run(ask, [("1", "a"), ("2", "b")], store=path, progress=False)
     index = Index(StoredItems(path))
     index.read()
@@ -167,7 +172,7 @@ def test_it_follows_a_store(tmp_path):
     version = index.version
     index.read()
     assert index.version == version, "nothing has changed"
-    fails = False
+    ask.fails = False
     run(ask, [("1", "a"), ("2", "b"), ("3", "c")], store=path, progress=False)
     index.read()
     assert sorted(ids(index)) == ["1", "2", "3"]
@@ -190,19 +195,12 @@ def test_it_follows_other_kinds_of_stores(tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore:item id")
 def test_ids_that_occur_twice(tmp_path):
-    path = str(tmp_path / "run.db")
-    fails = True
-
-    def ask(prompt):
-        if prompt == "b" and fails:
-            raise ValueError("no")
-        return prompt.upper()
-
+    path, ask = str(tmp_path / "run.db"), Fickle()
     run(ask, [("1", "a"), ("1", "b")], store=path, progress=False)
     index = Index(StoredItems(path))
     index.read()
     assert ids(index) == ["1", "1"]
-    fails = False
+    ask.fails = False
     run(ask, [("1", "a"), ("1", "b")], store=path, progress=False)
     index.read()
     index.read()

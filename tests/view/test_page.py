@@ -86,6 +86,7 @@ def test_an_item(page):
     rows = item.get_by_label("Attempts").locator("tbody tr")
     assert rows.count() == 2
     assert "ConnectionError" in rows.nth(0).inner_text()
+    assert rows.nth(0).locator(".message").inner_text() == "connection reset"
     assert rows.nth(1).inner_text().strip().endswith("ok")
     assert rows.nth(1).locator(".bar").count() >= 2
     page.page.keyboard.press("Escape")
