@@ -1276,8 +1276,13 @@ class JournalView:
             ValueError: If this is not a view of segments.
         """
 
-    def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
-        """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""
+    def page(
+        self, after: int | None, limit: int
+    ) -> list[tuple[int, str, int, bool, str | None, str, tuple[int, float, float | None]]]:
+        """Return last records of items, after a place.
+
+        Each is ``(place, item id, index, success, category, JSON, (run, time, cost))``.
+        """
 
 # Python methods that the extension calls by name: type checkers compare these with the classes that are given to it.
 

@@ -101,6 +101,7 @@ def test_orders(index):
 )
 def test_searches(index, search, found):
     assert set(numbers(index, search=search)) == found
+    assert numbers(index, search=search, descending=True) == numbers(index, search=search)[::-1]
 
 
 def test_a_search_within_a_filter(index):
@@ -177,6 +178,7 @@ def test_it_follows_a_store(tmp_path):
     index.read()
     assert sorted(ids(index)) == ["1", "2", "3"]
     assert ids(index, only="failed") == []
+    assert ids(index, search="b") == ["2"], "the failure is not found any more"
     assert [chart["run"] for chart in index.overview()["charts"]] == [2, 1]
 
 
@@ -191,6 +193,9 @@ def test_it_follows_other_kinds_of_stores(tmp_path, name):
     index.read()
     assert index.count == 3
     assert ids(index, search="c") == ["item_2"]
+    (place,) = index.find("item_2")
+    assert index.details(place)["run"] == 2, "who made it is known"
+    assert index.details(place)["recorded_at"] > 1e9
 
 
 @pytest.mark.filterwarnings("ignore:item id")

@@ -55,6 +55,11 @@ class Query:
     order: str = "place"
     descending: bool = False
 
+    @property
+    def needs_limits(self) -> bool:
+        """Whether it depends on which items are slow or expensive."""
+        return ":" in FILTERS[self.only]
+
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Query:
         """Make one of parameters, as a URL has them.
@@ -74,8 +79,13 @@ class Query:
             given.get("descending") == "1",
         )  # fmt: skip
 
-    def sql(self, limits: Mapping[str, float | None]) -> tuple[str, dict[str, Any]]:
-        """Return what selects the places of these items, in their order. ``limits``: those of ``slow`` and others."""
+    def sql(self, limits: Mapping[str, float | None], *, all_words: bool) -> tuple[str, dict[str, Any]]:
+        """Return what selects the places of these items, in their order.
+
+        Args:
+            limits: Those of ``slow`` and others.
+            all_words: Whether all items whose words are in the index are in lists.
+        """
         conditions, values = [FILTERS[self.only]], dict(limits)
         found: dict[str, Any] = {**values}
         if self.category is not None:
@@ -89,6 +99,9 @@ class Query:
             conditions.append("place IN (SELECT rowid FROM words WHERE words MATCH :words)")
             found["words"] = words
         direction = "DESC" if self.descending else "ASC"
+        if words is not None and all_words and self == Query(self.search, descending=self.descending):
+            # The words are in this order already.
+            return f"SELECT rowid FROM words WHERE words MATCH :words ORDER BY rowid {direction}", found  # noqa: S608
         column = ORDERS[self.order]
         order = f"{column} {direction}" if column == "place" else f"{column} IS NULL, {column} {direction}, place"
         return f"SELECT place FROM items WHERE {' AND '.join(conditions)} ORDER BY {order}", found  # noqa: S608
