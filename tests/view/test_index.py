@@ -148,6 +148,11 @@ def test_bad_queries_are_named():
         Query.of({"only": "nothing"})
     with pytest.raises(ValueError, match="order='id; DROP"):
         Query.of({"order": "id; DROP"})
+    for run_number in ("x", "-1", "1e3", "9" * 19):
+        with pytest.raises(ValueError, match="it is the number of a run"):
+            Query.of({"run": run_number})
+    assert Query.of({"run": "2"}).run == 2
+    assert Query.of({"run": ""}).run is None
     with pytest.raises(ValueError, match="at most 500"):
         Query.of({"search": "x" * 501})
 
@@ -180,6 +185,10 @@ def test_it_follows_a_store(tmp_path):
     assert ids(index, only="failed") == []
     assert ids(index, search="b") == ["2"], "the failure is not found any more"
     assert [chart["run"] for chart in index.overview()["charts"]] == [2, 1]
+    assert index.overview()["runs"] == [(2, 2), (1, 1)]
+    assert (ids(index, run=1), sorted(ids(index, run=2)), ids(index, run=3)) == (["1"], ["2", "3"], [])
+    assert ids(index, run=2, search="b") == ["2"]
+    assert ids(index, run=1, search="b") == []
 
 
 @pytest.mark.parametrize("name", ["run.jsonl", "segments/"])

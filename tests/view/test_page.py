@@ -78,6 +78,26 @@ def test_filters_and_orders(page):
     page.total("4 items")
 
 
+@pytest.mark.parametrize("kind", ["served", "file"])
+def test_a_store_with_two_runs(browser, tmp_path, kind):
+    path = str(tmp_path / "run.db")
+    for prompts in (["a", "b"], ["a", "b", "c"]):
+        run(str.upper, prompts, store=path, progress=False)
+    items = StoredItems(path)
+    write(items, tmp_path / "run.html")
+    with ViewServer(StoredItems(path)) as server:
+        page = Page(browser, server.url if kind == "served" else (tmp_path / "run.html").as_uri())
+        page.total("3 items")
+        page.page.get_by_role("combobox", name="Run").select_option(label="run 2 (1)")
+        page.total("1 item")
+        item = page.open("item_2")
+        assert "run\n2" in item.locator("dl.facts").first.inner_text()
+        assert "run=2" in page.page.evaluate("location.hash")
+        page.page.get_by_role("combobox", name="Run").select_option("")
+        page.total("3 items")
+        page.close()
+
+
 def test_an_item(page):
     page.page.get_by_role("searchbox").fill("id-4")
     item = page.open("id-4")

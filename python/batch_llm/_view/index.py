@@ -36,7 +36,7 @@ MOST_KINDS = 50
 EXAMPLES = 5
 """Items that are named for each kind of error."""
 MOST_RUNS = 20
-"""Runs of a store whose charts are kept: the last ones."""
+"""Runs of a store that are told apart: the last ones."""
 FRESH_SECONDS = 1.0
 """How long lists and sums are used at least while more items are read."""
 LONGEST_ASKING = 0.1
@@ -346,6 +346,7 @@ class Index:
             "finish": self._counts("finish", "finish IS NOT NULL"),
             "lanes": self._groups("lane"),
             "models": self._groups("model"),
+            "runs": self._runs(),
             "reused": self._counts("reused", "reused IS NOT NULL"),
             "waits": WAITS,
             "charts": [
@@ -393,6 +394,11 @@ class Index:
     def _counts(self, column: str, where: str) -> dict[str, int]:
         sql = f"SELECT {column}, count(*) FROM items WHERE {where} GROUP BY 1 ORDER BY 2 DESC LIMIT 50"  # noqa: S608
         return dict(self._database.execute(sql).fetchall())
+
+    def _runs(self) -> list[tuple[int, int]]:
+        """The last runs that have made results, and how many."""
+        sql = "SELECT run, count(*) FROM items GROUP BY 1 ORDER BY 1 DESC LIMIT ?"
+        return self._database.execute(sql, [MOST_RUNS]).fetchall()
 
     def _groups(self, column: str) -> list[dict[str, Any]]:
         """Sums by a column, of what this run has sent."""

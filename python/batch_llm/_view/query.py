@@ -44,6 +44,7 @@ class Query:
         only: A name from ``FILTERS``.
         category: Only items that failed with it.
         kind: Only items that failed with such a message.
+        run: Only items whose result this run of the store has made.
         order: A name from ``ORDERS``.
         descending: Whether the largest comes first.
     """
@@ -52,6 +53,7 @@ class Query:
     only: str = "all"
     category: str | None = None
     kind: str | None = None
+    run: int | None = None
     order: str = "place"
     descending: bool = False
 
@@ -74,9 +76,12 @@ class Query:
         search = given.get("search", "")
         if len(search) > LONGEST_SEARCH:
             raise ValueError(f"search has {len(search):,} characters; at most {LONGEST_SEARCH} are looked for")
+        run = given.get("run") or None
+        if run is not None and not re.fullmatch(r"[0-9]{1,18}", run):
+            raise ValueError(f"run={run[:80]!r}: it is the number of a run")
         return cls(
-            search.strip(), only, given.get("category") or None, given.get("kind") or None, order,
-            given.get("descending") == "1",
+            search.strip(), only, given.get("category") or None, given.get("kind") or None,
+            None if run is None else int(run), order, given.get("descending") == "1",
         )  # fmt: skip
 
     def sql(self, limits: Mapping[str, float | None], *, all_words: bool) -> tuple[str, dict[str, Any]]:
@@ -94,6 +99,9 @@ class Query:
         if self.kind is not None:
             conditions.append("state = 0 AND kind = :kind")
             found["kind"] = self.kind
+        if self.run is not None:
+            conditions.append("run = :run")
+            found["run"] = self.run
         words = match_of(self.search)
         if words is not None:
             conditions.append("place IN (SELECT rowid FROM words WHERE words MATCH :words)")

@@ -75,7 +75,7 @@ function ItemView({ item, hint, onClose, heading }) {
       ["model", item.model], ["lane", item.lane], ["finish", item.finish], ["reused", item.reused && `from the ${item.reused}`],
       ["cost", item.cost == null ? null : money(item.cost)],
       ...Object.entries(item.tokens).filter(([name]) => name !== "total_tokens").map(([name, value]) => [words(name), count(value)]),
-      ["stored", moment(item.recorded_at)],
+      ["stored", moment(item.recorded_at)], ["run", item.run || null],
     ]} />
     <div class="pair">
       <${Text} name="Prompt" text=${item.prompt} missing=${hint} />
