@@ -92,7 +92,7 @@ def test_a_store_with_two_runs(browser, tmp_path, kind):
         page.total("1 item")
         item = page.open("item_2")
         assert "run\n2" in item.locator("dl.facts").first.inner_text()
-        assert "run=2" in page.page.evaluate("location.hash")
+        page.page.wait_for_function("location.hash.includes('run=2')")
         page.page.get_by_role("combobox", name="Run").select_option("")
         page.total("3 items")
         page.close()
@@ -165,15 +165,15 @@ def test_what_is_shown_is_part_of_the_address(page):
     page.page.get_by_role("button", name="Failed", exact=True).click()
     page.total("4 items")
     page.open("id-13")
-    assert "only=failed" in page.page.url
-    assert "item=" in page.page.url
+    # The address follows once it has been drawn.
+    page.page.wait_for_function("location.hash.includes('only=failed') && location.hash.includes('item=')")
     page.page.reload()
     page.page.locator("article.item[aria-label='Item id-13']").wait_for()
     page.total("4 items")
     page.page.locator("[role=option][aria-selected=true] .id", has_text="id-13").wait_for()
     page.page.keyboard.press("Escape")
     page.page.locator("article.item").wait_for(state="detached")
-    assert "item=" not in page.page.url
+    page.page.wait_for_function("!location.hash.includes('item=')")
 
 
 def test_charts(page):
