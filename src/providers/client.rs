@@ -180,7 +180,7 @@ impl Provider for Client {
         Some(Box::pin(async move {
             let counting = counting.map_err(ProviderError::Request)?;
             let key = client.keys.header(ask.key.as_ref()).map_err(ProviderError::Request)?;
-            let call = Call::post(&counting.path).json(counting.body.clone());
+            let call = Call::post("").json(counting.body.clone()).at(counting.place.clone());
             let received = client.account().call_with(call, key.as_ref()).await?;
             counting.read(client.dialect.protocol(), &received.body)
         }))

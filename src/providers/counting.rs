@@ -7,6 +7,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::call::Place;
 use super::dialect::{Body, Dialect};
 use super::error::ProviderError;
 use super::json::{bad, parse};
@@ -19,8 +20,8 @@ pub type Count = Pin<Box<dyn Future<Output = Result<u64, ProviderError>> + Send>
 /// A request that counts tokens.
 #[derive(Debug)]
 pub struct Counting {
-    /// Where it goes, relative to the base URL.
-    pub path: String,
+    /// Where it goes.
+    pub place: Place,
     /// Its body.
     pub body: Bytes,
     /// The field of the reply with the number.
@@ -28,6 +29,11 @@ pub struct Counting {
 }
 
 impl Counting {
+    /// One that goes to a path below the base URL.
+    pub fn new(path: impl Into<String>, body: Bytes, field: &'static str) -> Self {
+        Self { place: Place::Base(path.into()), body, field }
+    }
+
     /// The number in a reply.
     ///
     /// # Errors
@@ -84,7 +90,8 @@ mod tests {
         let ask = Ask::new(Prompt::Text("Hi".to_owned().into()));
         let dialect = row(provider).unwrap().dialect(&options.model, api);
         let counting = dialect.count(&options, &ask).unwrap()?;
-        Some((counting.path, serde_json::from_slice(&counting.body).unwrap(), counting.field))
+        let (Place::Base(path) | Place::Beside(path) | Place::Origin(path)) = counting.place;
+        Some((path, serde_json::from_slice(&counting.body).unwrap(), counting.field))
     }
 
     fn asked(model: &str) -> Value {
@@ -134,6 +141,17 @@ mod tests {
     }
 
     #[test]
+    fn vllm_counts_beside_its_version() {
+        let options = testing::options(asked("owner/m"));
+        let dialect = row("vllm").unwrap().dialect(&options.model, Api::Usual);
+        let counting = dialect.count(&options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap().unwrap();
+        assert_eq!((counting.place, counting.field), (Place::Beside("tokenize".to_owned()), "count"));
+        let body: Value = serde_json::from_slice(&counting.body).unwrap();
+        assert_eq!(body["messages"][1], json!({"role": "user", "content": "Hi"}));
+        assert!(body.get("tools").is_some() && body.get("temperature").is_none());
+    }
+
+    #[test]
     fn bedrock_counts_either_kind_of_request() {
         let (path, body, field) = counting("bedrock", Api::Usual, asked("amazon.nova-pro-v1:0")).unwrap();
         assert_eq!((path.as_str(), field), ("model/amazon.nova-pro-v1%3A0/count-tokens", "inputTokens"));
@@ -149,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_reply_has_the_number_or_is_none() {
-        let counting = Counting { path: String::new(), body: Bytes::new(), field: "input_tokens" };
+        let counting = Counting::new("x", Bytes::new(), "input_tokens");
         assert_eq!(counting.read("P", b"{\"input_tokens\":12}").unwrap(), 12);
         for body in ["{}", "[]", "{\"input_tokens\":-1}", "{\"input_tokens\":\"x\"}", ""] {
             assert!(counting.read("P", body.as_bytes()).is_err(), "{body}");

@@ -89,14 +89,14 @@ impl Dialect for HostedAnthropic {
             Host::Bedrock => {
                 let whole = STANDARD.encode(body_with(self, options, ask, |_| true)?);
                 let body = format!("{{\"input\":{{\"invokeModel\":{{\"body\":\"{whole}\"}}}}}}").into();
-                Counting { path: at_bedrock(&options.model, "count-tokens"), body, field: "inputTokens" }
+                Counting::new(at_bedrock(&options.model, "count-tokens"), body, "inputTokens")
             }
             Host::Vertex => {
                 let body = body_of(self, options, ask, |fields| {
                     fields.retain(|name, _| name == "anthropic_version" || COUNTED.contains(&name.as_str()));
                     fields.insert("model".to_owned(), json!(options.model));
                 })?;
-                Counting { path: at_vertex("anthropic", "count-tokens", "rawPredict"), body, field: "input_tokens" }
+                Counting::new(at_vertex("anthropic", "count-tokens", "rawPredict"), body, "input_tokens")
             }
         }))
     }
@@ -147,7 +147,7 @@ impl Dialect for HostedGemini {
 
     fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
         let body = body_with(self, options, ask, |name| matches!(name, "tools" | "generationConfig"))?;
-        Ok(Some(Counting { path: at_vertex("google", &options.model, "countTokens"), body, field: "totalTokens" }))
+        Ok(Some(Counting::new(at_vertex("google", &options.model, "countTokens"), body, "totalTokens")))
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {

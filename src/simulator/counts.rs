@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::anthropic::Anthropic;
 use super::bedrock::{Converse, INVOKE};
+use super::chat::CHAT;
 use super::dialect::{Answer, Dialect, text, tree};
 use super::faults::FaultKind;
 use super::gemini::GENERATE_CONTENT;
@@ -55,6 +56,13 @@ pub const COUNT_RESPONSES: Counts = Counts {
         Ok((body.into(), &RESPONSES))
     },
     told: |tokens| json!({"object": "response.input_tokens", "input_tokens": tokens}),
+};
+
+/// vLLM's `tokenize`, which returns the tokens as well; here there are none.
+pub const TOKENIZE: Counts = Counts {
+    of: &CHAT,
+    whole: |body, _| Ok((body.into(), &CHAT)),
+    told: |tokens| json!({"count": tokens, "max_model_len": 131_072, "tokens": []}),
 };
 
 /// Google's `countTokens`: of contents alone, or of a whole request.
@@ -199,6 +207,7 @@ mod tests {
             (&COUNT_MESSAGES, json!({"model": "m", "messages": messages})),
             (&COUNT_RAW, json!({"model": "m", "messages": messages, "anthropic_version": "vertex-2023-10-16"})),
             (&COUNT_RESPONSES, json!({"model": "m", "input": "12345678"})),
+            (&TOKENIZE, json!({"model": "m", "messages": messages})),
             (&COUNT_CONTENT, json!({"contents": contents})),
             (&COUNT_CONTENT, json!({"generateContentRequest": {"model": "models/m", "contents": contents}})),
             (&COUNT_HOSTED_CONTENT, json!({"contents": contents})),

@@ -3,7 +3,9 @@
 use super::anthropic::Anthropic;
 use super::bedrock::{Converse, INVOKE, INVOKE_STREAM, RAW_PREDICT};
 use super::chat::CHAT;
-use super::counts::{COUNT_BEDROCK, COUNT_CONTENT, COUNT_HOSTED_CONTENT, COUNT_MESSAGES, COUNT_RAW, COUNT_RESPONSES};
+use super::counts::{
+    COUNT_BEDROCK, COUNT_CONTENT, COUNT_HOSTED_CONTENT, COUNT_MESSAGES, COUNT_RAW, COUNT_RESPONSES, TOKENIZE,
+};
 use super::dialect::Dialect;
 use super::embeddings::EMBEDDINGS;
 use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT, STREAM_GENERATE_CONTENT, STREAM_GENERATE_EVENTS};
@@ -59,6 +61,7 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
         "/v1/embeddings" => (&EMBEDDINGS, None),
         "/v1/messages" => (&Anthropic, None),
         "/v1/messages/count_tokens" => (&COUNT_MESSAGES, None),
+        "/tokenize" => (&TOKENIZE, None),
         "/v1/responses/input_tokens" => (&COUNT_RESPONSES, None),
         _ => {
             if let Some(rest) = path.strip_prefix("/model/") {

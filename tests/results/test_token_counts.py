@@ -19,6 +19,7 @@ NAMES = [
     "anthropic:claude-sonnet-5",
     "gemini:gemini-3-flash",
     "openai:o9",
+    "vllm:owner/model",
     "bedrock:amazon.nova-pro-v1:0",
     "bedrock:us.anthropic.claude-opus-5-v1:0",
     "vertex:claude-sonnet-5@20260101",
@@ -29,7 +30,7 @@ NAMES = [
 def strategy_of(name, provider, **options):
     """A strategy at a simulated provider, whose clouds let in anybody."""
     kind = name.partition(":")[0]
-    paths = {"openai": "/v1", "gemini": "/v1beta", "vertex": "/v1/projects/p/locations/l"}
+    paths = {"openai": "/v1", "vllm": "/v1", "gemini": "/v1beta", "vertex": "/v1/projects/p/locations/l"}
     if kind == "openai":
         options["api"] = "responses"
     return llm(name, api_key="key", base_url=provider.url + paths.get(kind, ""), **options)
@@ -142,12 +143,12 @@ def tokenizer(tmp_path):
 
 def test_a_tokenizer_of_the_users_counts(tokenizer, monkeypatch):
     prompts = ["one two three four", "five"]
-    found = run("vllm:any", prompts, dry_run="sample", tokenizer=tokenizer).estimate
+    found = run("sglang:any", prompts, dry_run="sample", tokenizer=tokenizer).estimate
     assert found.input_tokens == pytest.approx((5 + 2 * (3 + 3),) * 3)
     assert found.counted_by == f"tokenizers ({tokenizer}), all of them"
     assert found.sent_to_count == 0
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    found = run("vllm:any", prompts, dry_run="sample", tokenizer=str(tokenizer)).estimate
+    found = run("sglang:any", prompts, dry_run="sample", tokenizer=str(tokenizer)).estimate
     assert "pip install 'batch-llm[tokenizers]'" in found.counted_by
 
 
@@ -171,7 +172,7 @@ def test_the_tokenizer_of_an_open_model_is_found_in_the_cache(tokenizer, tmp_pat
 @pytest.mark.parametrize("name", ["../../etc", "a/../b", "no-owner", "a/b/c", "/x"])
 def test_names_of_models_are_no_paths(name, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    found = run(llm(f"vllm:{name}"), ["x"], dry_run="sample").estimate
+    found = run(llm(f"sglang:{name}"), ["x"], dry_run="sample").estimate
     assert "there is no tokenizer of" in found.counted_by
 
 
@@ -180,22 +181,22 @@ def test_a_tokenizer_that_cannot_be_used_is_an_error(tokenizer, tmp_path, monkey
     broken.write_text("{}")
     for path in (broken, tmp_path / "missing.json"):
         with pytest.raises(ValueError, match=r"tokenizers cannot load.*tokenizer must be the path"):
-            run("vllm:any", ["x"], dry_run="sample", tokenizer=path)
+            run("sglang:any", ["x"], dry_run="sample", tokenizer=path)
     with pytest.raises(TypeError, match="tokenizer must be the path of a tokenizer.json.*not int"):
-        run("vllm:any", ["x"], dry_run="sample", tokenizer=5)
+        run("sglang:any", ["x"], dry_run="sample", tokenizer=5)
     with pytest.raises(ValueError, match="tokenizer needs dry_run='sample'"):
-        run("vllm:any", ["x"], tokenizer=tokenizer)
+        run("sglang:any", ["x"], tokenizer=tokenizer)
     from batch_llm import _token_counts
 
     monkeypatch.setattr(_token_counts, "LONGEST_TOKENIZER", 10)
     with pytest.raises(ValueError, match="the longest that is read has 10"):
-        run("vllm:any", ["x"], dry_run="sample", tokenizer=tokenizer)
+        run("sglang:any", ["x"], dry_run="sample", tokenizer=tokenizer)
 
 
 def test_the_command_line_takes_a_tokenizer(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.jsonl").write_text('{"prompt": "one two three"}\n')
-    arguments = ("run", "in.jsonl", "-m", "vllm:any", "--dry-run")
+    arguments = ("run", "in.jsonl", "-m", "sglang:any", "--dry-run")
     out = call(*arguments, "--sample", "--tokenizer", "tokenizer.json").output
     assert "counted by tokenizers (tokenizer.json), all of them" in out
     assert "needs --dry-run --sample" in call(*arguments, "--tokenizer", "x", code=2).output

@@ -130,7 +130,7 @@ impl Dialect for Anthropic {
 
     fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
         let body = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
-        Ok(Some(Counting { path: "v1/messages/count_tokens".to_owned(), body, field: "input_tokens" }))
+        Ok(Some(Counting::new("v1/messages/count_tokens", body, "input_tokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {

@@ -111,7 +111,7 @@ impl Dialect for Converse {
     fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
         let whole = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
         let body = [b"{\"input\":{\"converse\":", &whole[..], b"}}"].concat().into();
-        Ok(Some(Counting { path: at_bedrock(&options.model, "count-tokens"), body, field: "inputTokens" }))
+        Ok(Some(Counting::new(at_bedrock(&options.model, "count-tokens"), body, "inputTokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {

@@ -105,7 +105,7 @@ impl Dialect for Gemini {
         // Without this, instructions and tools would not be counted.
         let body = [b"{\"generateContentRequest\":", &whole[..], b"}"].concat().into();
         let path = format!("{}:countTokens", placed(&options.model));
-        Ok(Some(Counting { path, body, field: "totalTokens" }))
+        Ok(Some(Counting::new(path, body, "totalTokens")))
     }
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {

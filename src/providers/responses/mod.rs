@@ -119,7 +119,7 @@ impl Dialect for Responses {
 
     fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
         let body = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
-        Ok(Some(Counting { path: "responses/input_tokens".to_owned(), body, field: "input_tokens" }))
+        Ok(Some(Counting::new("responses/input_tokens", body, "input_tokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {
