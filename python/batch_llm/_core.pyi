@@ -664,8 +664,8 @@ class Flight:
     def next_attempt(self, attempt: int, timing: Timing) -> None:
         """Go on with the next attempt of the item."""
 
-    def attempt_failed(self, error: str, category: str | None) -> None:
-        """Take note of the class of an attempt's error, and of what it means."""
+    def attempt_failed(self, error: str, category: str | None, message: str | None = None) -> None:
+        """Take note of the class of an attempt's error, of what it means, and of the beginning of its message."""
 
     def round_ended(self) -> None:
         """Take note that the attempt was answered, and that the item goes on with another request."""
@@ -714,8 +714,10 @@ class Timing:
 
     def __new__(cls) -> Timing: ...
     def __deepcopy__(self, _memo: Any) -> Timing: ...
-    def attempts(self, success: bool) -> list[tuple[_Times, str | None, str | None]]:
-        """Return for each attempt its times, its error's class and that error's category."""
+    def attempts(
+        self, success: bool
+    ) -> list[tuple[_Times, str | None, str | None] | tuple[_Times, str, str | None, str]]:
+        """Return for each attempt its times, its error's class, category and message (if it has one)."""
 
     def last(self) -> _Times:
         """Return the times of the last attempt."""
@@ -769,6 +771,16 @@ class NativeClient:
 
         Raises:
             ValueError: If there is no such tier for its requests.
+        """
+
+    @property
+    def counts(self) -> bool:
+        """Whether the provider counts the tokens of prompts."""
+
+    def count(self, given: Any, timeout: float, key: str | None = None) -> Awaitable[tuple[bool, Any]] | None:
+        """Have the provider count the tokens of a prompt; None: it cannot.
+
+        Resolves to ``(True, tokens)`` or ``(False, exception)``.
         """
 
     def complete(
@@ -1345,8 +1357,13 @@ class JournalView:
             ValueError: If this is not a view of segments.
         """
 
-    def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
-        """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""
+    def page(
+        self, after: int | None, limit: int
+    ) -> list[tuple[int, str, int, bool, str | None, str, tuple[int, float, float | None]]]:
+        """Return last records of items, after a place.
+
+        Each is ``(place, item id, index, success, category, JSON, (run, time, cost))``.
+        """
 
 # Python methods that the extension calls by name: type checkers compare these with the classes that are given to it.
 

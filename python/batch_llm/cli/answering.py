@@ -15,6 +15,7 @@ from .._view import BatchItems
 from .._view import write as write_page
 from ..artifacts import ResponseCache, store_at
 from ..blocking import BlockingResultStream, stream
+from ..estimates import Sampling
 from ..results import BatchResult
 from . import files, parquet, reading, writing
 from .asking import Wanted
@@ -33,6 +34,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     """Answer the rows of a file; return the exit code."""
     if options["sample"] and not options["dry_run"]:
         raise click.UsageError("--sample needs --dry-run")
+    if options["tokenizer"] and not options["sample"]:
+        raise click.UsageError("--tokenizer needs --dry-run --sample")
     source = _source(file, options)
     if options["in_place"]:
         check_in_place(file, source.kind, output, options)
@@ -42,7 +45,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     if options["dry_run"]:
         items = wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1])
         if options["sample"]:
-            estimate_by_sample(items, invalid, options["lane"], as_json=options["as_json"])
+            sampling = Sampling(options["lane"], config_of(options), options["tokenizer"])
+            estimate_by_sample(items, invalid, sampling, as_json=options["as_json"])
         else:
             estimate(items, invalid, as_json=options["as_json"])
         return 0
