@@ -1,6 +1,9 @@
-//! Lanes against a provider in memory, on paused time.
+//! Lanes against a provider in memory, on paused time. Here is the provider; the tests are by what they test.
 
+mod answering;
+mod caching;
 mod probing;
+mod resuming;
 mod watching;
 
 use std::collections::VecDeque;
@@ -14,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::auto::Wanted;
+use super::costs::Known;
 use super::lane::{Lane, LaneError};
 use super::provider::InBatches;
 use super::shared::{Settings, lock};
@@ -22,6 +26,7 @@ use crate::journal::place::Format;
 use crate::journal::record::{Reuse, now};
 use crate::journal::{Durability, Options};
 use crate::providers::call::{Batchable, Call, Calling, Place};
+use crate::providers::plan::{Head, Readable};
 use crate::providers::prompt::Prompt;
 use crate::providers::provider::Attempt;
 use crate::providers::reply::{Output, TokenUsage};
@@ -76,6 +81,8 @@ struct World {
     is_listless: bool,
     /// How often each question was answered and paid for.
     paid: Vec<String>,
+    /// What questions that are sent by themselves begin with alike, tokens, and how many of these are read from a cache.
+    head: Option<(u32, u64)>,
 }
 
 struct Batch {
@@ -303,10 +310,21 @@ impl Provider for OfFake {
             if status != 200 {
                 return Err(error(status));
             }
-            lock(&world).sent.push(text.to_string());
+            let read = {
+                let mut world = lock(&world);
+                world.sent.push(text.to_string());
+                world.head.map_or(0, |(_, read)| read)
+            };
             let answer = Bytes::from(json!({"a": &**text}).to_string());
-            Fake { world, key: "k" }.read(200, answer)
+            let reply = Fake { world, key: "k" }.read(200, answer)?;
+            Ok(Reply { usage: TokenUsage { input: 5000, output: 10, cache_read: read, ..reply.usage }, ..reply })
         })
+    }
+
+    fn head(&self, _: &Ask) -> Option<Head> {
+        let (tokens, _) = lock(&self.0).head?;
+        let life = Duration::from_secs(300);
+        Some(Head { key: 1, base: 1, tokens, life, readable: Readable::AtEnd, marked: true })
     }
 
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
@@ -350,7 +368,7 @@ impl Scene {
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.provider("openai", &client, None)
+        lane.provider("openai", &client, Known::default())
     }
 
     /// Asks these questions; returns the answers.
@@ -392,203 +410,3 @@ fn all(texts: &[&str]) -> Vec<Result<String, u16>> {
 }
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
-
-#[tokio::test(start_paused = true)]
-async fn questions_are_answered_in_batches() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(3);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-    assert_eq!(lock(&scene.world).creates, 2);
-    lane.at_rest().await;
-    assert_eq!(lane.counts().collected, 5);
-    lane.close(true).unwrap();
-    assert_eq!(scene.stages(), [Stage::Settled, Stage::Settled]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_in_a_batch_takes_little() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(3);
-    let attempt = scene.provider(&lane, "k").unwrap().attempt(ask("a"));
-    assert!(size_of_val(&*attempt) <= 512, "{} bytes", size_of_val(&*attempt));
-}
-
-#[tokio::test(start_paused = true)]
-async fn whatever_goes_wrong_each_question_is_paid_once() {
-    for (faults, creates) in [
-        (vec![Fault::Lost], 1),
-        (vec![Fault::Made500], 1),
-        (vec![Fault::NotMade500], 2),
-        (vec![Fault::NotMade500, Fault::Lost], 2),
-        (vec![Fault::QueueFull, Fault::QueueFull], 3),
-        (vec![Fault::Fails], 2),
-        (vec![Fault::Expires], 2),
-        (vec![Fault::Cut], 1),
-        (vec![Fault::Odd], 1),
-    ] {
-        let scene = Scene::new(&faults);
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE), "{faults:?}");
-        let mut world = lock(&scene.world);
-        assert_eq!(world.creates, creates, "{faults:?}");
-        world.paid.sort();
-        assert_eq!(world.paid, ["\"a\"", "\"b\"", "\"c\"", "\"d\"", "\"e\""], "{faults:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_create_without_a_reply_is_looked_for_before_it_is_sent_again() {
-    let scene = Scene::new(&[Fault::NotMade500]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let began = tokio::time::Instant::now();
-    scene.ask(&provider, &FIVE).await;
-    assert_eq!(lock(&scene.world).lists, 4);
-    assert!(began.elapsed() >= Duration::from_secs(15 + 60 + 180), "{:?}", began.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn errors_reach_those_they_are_about() {
-    let scene = Scene::new(&[Fault::BadLine]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let mut expected = all(&FIVE);
-    expected[1] = Err(400);
-    assert_eq!(scene.ask(&provider, &FIVE).await, expected);
-    let scene = Scene::new(&[Fault::Forbidden]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, [Err(401), Err(401), Err(401), Err(401), Err(401)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_run_has_left_in_batches_the_next_one_collects() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    lane.flush();
-    lane.submitted().await;
-    lane.detach();
-    assert!(waiting.await.unwrap().iter().all(Result::is_err));
-    drop((provider, lane));
-    assert_eq!(scene.stages(), [Stage::Open]);
-
-    // Another key must not even list them.
-    let lane = scene.lane(10);
-    let message = scene.provider(&lane, "another").err().unwrap().to_string();
-    assert!(message.contains("another API key") && message.contains("http://fake/v1"), "{message}");
-    drop(lane);
-
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let mut questions = FIVE.to_vec();
-    questions.push("new");
-    assert_eq!(scene.ask(&provider, &questions).await, all(&questions));
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (2, 6));
-}
-
-#[tokio::test(start_paused = true)]
-async fn replies_wait_in_the_ledger_for_whoever_asks() {
-    let scene = Scene::new(&[]);
-    for round in 0..3 {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        // In the second round they are not forgotten, as after a crash.
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        if round == 1 {
-            lane.close(true).unwrap();
-        }
-    }
-    assert_eq!(lock(&scene.world).paid.len(), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_that_is_ended_keeps_replies_that_nobody_may_have_stored() {
-    let scene = Scene::new(&[]);
-    for is_complete in [false, false, true, true] {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        lane.close(is_complete).unwrap();
-    }
-    assert_eq!(lock(&scene.world).paid.len(), 10, "asked again only after the third");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
-    let scene = Scene::new(&[Fault::Lost]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    lock(&scene.world).is_listless = true;
-    // Its batch is made, and nobody knows.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(lock(&scene.world).creates, 1);
-    lock(&scene.world).is_listless = false;
-    lane.detach();
-    let _ = waiting.await;
-    drop((provider, lane));
-    assert_eq!(scene.stages(), [Stage::Creating]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (1, 5));
-}
-
-#[tokio::test(start_paused = true)]
-async fn results_that_are_gone_are_asked_for_once_more() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    lane.flush();
-    lane.submitted().await;
-    lane.detach();
-    let _ = waiting.await;
-    drop((provider, lane));
-    // A month later.
-    lock(&scene.world).gone = 1;
-    for _ in 0..2 {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        let notes = lane.take_notes();
-        let gone = "The results of batch batch_0 are gone at the provider; its requests are sent again";
-        let is_first = lock(&scene.world).gone == 1;
-        assert_eq!(notes.iter().filter(|note| *note == gone).count(), usize::from(is_first), "{notes:?}");
-        // The run may be repeated before its results are stored.
-        lane.close(false).unwrap();
-        lock(&scene.world).gone = 0;
-    }
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (2, 5));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_submitted_is_at_the_provider() {
-    for round in 0..200_usize {
-        let scene = Scene::new(&[]);
-        let lane = scene.lane(2);
-        let provider = scene.provider(&lane, "k").unwrap();
-        let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-        let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-        while lane.counts().waiting < FIVE.len() {
-            tokio::task::yield_now().await;
-        }
-        lane.flush();
-        lane.submitted().await;
-        assert_eq!(lock(&scene.world).creates, 3, "{round}");
-        lane.detach();
-        let _ = waiting.await;
-    }
-}
