@@ -2,12 +2,13 @@
 
 mod answering;
 mod caching;
+mod power;
 mod probing;
 mod resuming;
 mod watching;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -83,6 +84,33 @@ struct World {
     paid: Vec<String>,
     /// What questions that are sent by themselves begin with alike, tokens, and how many of these are read from a cache.
     head: Option<(u32, u64)>,
+    /// Before the request of this number the power is cut: what is on the disk is kept here, and nothing goes on.
+    cut: Option<Cut>,
+    requests: usize,
+}
+
+/// A power cut.
+struct Cut {
+    before: usize,
+    ledger: PathBuf,
+    kept: PathBuf,
+    has_happened: bool,
+}
+
+impl World {
+    /// Whether a request has an effect, and whether its reply arrives.
+    fn is_requested(&mut self) -> (bool, bool) {
+        self.requests += 1;
+        let Some(cut) = &mut self.cut else { return (true, true) };
+        if cut.has_happened {
+            return (false, false);
+        }
+        cut.has_happened = self.requests >= cut.before;
+        if cut.has_happened {
+            power::keep(cut, self.requests);
+        }
+        (true, !cut.has_happened)
+    }
 }
 
 struct Batch {
@@ -185,116 +213,134 @@ impl Batchable for Fake {
 
     fn call(&self, call: Call) -> Calling<'_, Received> {
         Box::pin(async move {
-            let mut world = lock(&self.world);
-            let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
-            match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
-                (&Method::POST, ["files"]) => {
-                    world.files.push(String::from_utf8_lossy(&body).into_owned());
-                    Ok(received(&json!({"id": format!("file_{}", world.files.len() - 1)})))
-                }
-                (&Method::DELETE, ["files", _]) => Ok(received(&json!({}))),
-                (&Method::POST, ["batches"]) => {
-                    world.creates += 1;
-                    let fault = world.faults.pop_front();
-                    match fault {
-                        Some(Fault::NotMade500) => return Err(error(500)),
-                        Some(Fault::Forbidden) => return Err(error(401)),
-                        _ => {}
-                    }
-                    let given: Value = serde_json::from_slice(&body).unwrap();
-                    let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
-                    let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
-                    let ends = world.lasts.map(|lasts| tokio::time::Instant::now() + lasts);
-                    world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0, ends, is_cancelled: false });
-                    let number = world.batches.len() - 1;
-                    match fault {
-                        Some(Fault::Lost) => Err(error(504)),
-                        Some(Fault::Made500) => Err(error(500)),
-                        _ => Ok(received(&world.batches[number].shown(number))),
-                    }
-                }
-                (&Method::GET, ["batches"]) => {
-                    world.lists += 1;
-                    world.looked.push((tokio::time::Instant::now(), "list".to_owned()));
-                    if world.is_listless {
-                        return Err(error(503));
-                    }
-                    let batches = world.batches.iter().enumerate().rev();
-                    let shown = batches.filter(|(number, _)| !world.unlisted.contains(number));
-                    let list: Vec<Value> = shown.map(|(number, batch)| batch.shown(number)).collect();
-                    Ok(received(&json!({"data": list, "has_more": false})))
-                }
-                (&Method::POST, ["batches", id, "cancel"]) => {
-                    let number: usize = id["batch_".len()..].parse().unwrap();
-                    let batch = &mut world.batches[number];
-                    batch.is_cancelled = !batch.has_ended();
-                    Ok(received(&batch.shown(number)))
-                }
-                (&Method::GET, ["batches", id]) => {
-                    world.looks += 1;
-                    world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
-                    let number: usize = id["batch_".len()..].parse().unwrap();
-                    let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
-                    batch.looks += 1;
-                    Ok(received(&batch.shown(number)))
-                }
-                _ => Err(error(404)),
+            let (has_effect, is_answered) = lock(&self.world).is_requested();
+            let answer = if has_effect { self.answer(call) } else { Err(error(503)) };
+            if !is_answered {
+                std::future::pending::<()>().await;
             }
+            answer
         })
     }
 
     fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
         Box::pin(async move {
-            let mut world = lock(&self.world);
-            let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
-            if number < world.gone {
-                return Err(error(404));
+            let (has_effect, is_answered) = lock(&self.world).is_requested();
+            let answer = if has_effect { self.lines(&call, each) } else { Err(error(503)) };
+            if !is_answered {
+                std::future::pending::<()>().await;
             }
-            let batch = &mut world.batches[number];
-            batch.fetches += 1;
-            let (fault, fetches) = (batch.fault, batch.fetches);
-            let file = batch.file;
-            let asked: Vec<Value> =
-                world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
-            let mut lines: Vec<String> = asked
-                .iter()
-                .enumerate()
-                .map(|(at, asked)| {
-                    let id = &asked["custom_id"];
-                    if at < done {
-                        let answer = json!({"a": asked["body"]["q"]});
-                        json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
-                            .to_string()
-                    } else {
-                        json!({"custom_id": id, "response": null, "error": {"code": "batch_expired"}}).to_string()
-                    }
-                })
-                .collect();
-            if fetches == 1 {
-                let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
-                world.paid.extend(paid);
-            }
-            match fault {
-                Some(Fault::Cut) if fetches == 1 => {
-                    each(lines[0].as_bytes());
-                    return Err(error(502));
-                }
-                Some(Fault::Odd) => {
-                    lines.reverse();
-                    lines.extend(lines.clone());
-                    lines.push(
-                        "{\"custom_id\":\"another-one\",\"response\":{\"status_code\":200,\"body\":{}}}".to_owned(),
-                    );
-                    lines.push("no line at all".to_owned());
-                }
-                _ => {}
-            }
-            lines.iter().for_each(|line| each(line.as_bytes()));
-            Ok(HeaderMap::new())
+            answer
         })
+    }
+}
+
+impl Fake {
+    #[allow(clippy::needless_pass_by_value)]
+    fn answer(&self, call: Call) -> Result<Received, ProviderError> {
+        let mut world = lock(&self.world);
+        let Place::Base(path) = &call.place else { return Err(error(404)) };
+        let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
+        match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
+            (&Method::POST, ["files"]) => {
+                world.files.push(String::from_utf8_lossy(&body).into_owned());
+                Ok(received(&json!({"id": format!("file_{}", world.files.len() - 1)})))
+            }
+            (&Method::DELETE, ["files", _]) => Ok(received(&json!({}))),
+            (&Method::POST, ["batches"]) => {
+                world.creates += 1;
+                let fault = world.faults.pop_front();
+                match fault {
+                    Some(Fault::NotMade500) => return Err(error(500)),
+                    Some(Fault::Forbidden) => return Err(error(401)),
+                    _ => {}
+                }
+                let given: Value = serde_json::from_slice(&body).unwrap();
+                let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
+                let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
+                let ends = world.lasts.map(|lasts| tokio::time::Instant::now() + lasts);
+                world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0, ends, is_cancelled: false });
+                let number = world.batches.len() - 1;
+                match fault {
+                    Some(Fault::Lost) => Err(error(504)),
+                    Some(Fault::Made500) => Err(error(500)),
+                    _ => Ok(received(&world.batches[number].shown(number))),
+                }
+            }
+            (&Method::GET, ["batches"]) => {
+                world.lists += 1;
+                world.looked.push((tokio::time::Instant::now(), "list".to_owned()));
+                if world.is_listless {
+                    return Err(error(503));
+                }
+                let batches = world.batches.iter().enumerate().rev();
+                let shown = batches.filter(|(number, _)| !world.unlisted.contains(number));
+                let list: Vec<Value> = shown.map(|(number, batch)| batch.shown(number)).collect();
+                Ok(received(&json!({"data": list, "has_more": false})))
+            }
+            (&Method::POST, ["batches", id, "cancel"]) => {
+                let number: usize = id["batch_".len()..].parse().unwrap();
+                let batch = &mut world.batches[number];
+                batch.is_cancelled = !batch.has_ended();
+                Ok(received(&batch.shown(number)))
+            }
+            (&Method::GET, ["batches", id]) => {
+                world.looks += 1;
+                world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
+                let number: usize = id["batch_".len()..].parse().unwrap();
+                let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
+                batch.looks += 1;
+                Ok(received(&batch.shown(number)))
+            }
+            _ => Err(error(404)),
+        }
+    }
+
+    fn lines(&self, call: &Call, each: &mut (dyn FnMut(&[u8]) + Send)) -> Result<HeaderMap, ProviderError> {
+        let mut world = lock(&self.world);
+        let Place::Base(path) = &call.place else { return Err(error(404)) };
+        let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
+        if number < world.gone {
+            return Err(error(404));
+        }
+        let batch = &mut world.batches[number];
+        batch.fetches += 1;
+        let (fault, fetches) = (batch.fault, batch.fetches);
+        let file = batch.file;
+        let asked: Vec<Value> = world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
+        let mut lines: Vec<String> = asked
+            .iter()
+            .enumerate()
+            .map(|(at, asked)| {
+                let id = &asked["custom_id"];
+                if at < done {
+                    let answer = json!({"a": asked["body"]["q"]});
+                    json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
+                        .to_string()
+                } else {
+                    json!({"custom_id": id, "response": null, "error": {"code": "batch_expired"}}).to_string()
+                }
+            })
+            .collect();
+        if fetches == 1 {
+            let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
+            world.paid.extend(paid);
+        }
+        match fault {
+            Some(Fault::Cut) if fetches == 1 => {
+                each(lines[0].as_bytes());
+                return Err(error(502));
+            }
+            Some(Fault::Odd) => {
+                lines.reverse();
+                lines.extend(lines.clone());
+                lines.push("{\"custom_id\":\"another-one\",\"response\":{\"status_code\":200,\"body\":{}}}".to_owned());
+                lines.push("no line at all".to_owned());
+            }
+            _ => {}
+        }
+        lines.iter().for_each(|line| each(line.as_bytes()));
+        Ok(HeaderMap::new())
     }
 }
 
