@@ -1,6 +1,6 @@
 """Programs with batches whose exchange with the provider is cut at any byte, with and without the program being killed.
 
-A batch whose id was never read is found in four ways: by metadata, by name, by input file, or by its time and size alone.
+A batch whose id was never read is found by metadata, by name, by input file, or by its time and size alone.
 """
 
 from __future__ import annotations
