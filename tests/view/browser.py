@@ -60,6 +60,16 @@ class Page:
         """Wait until so many items are listed."""
         self.page.locator(".total", has_text=text).wait_for()
 
+    def shows(self, *ids):
+        """Wait until these items are listed, in any order."""
+        self.page.wait_for_function(
+            """ids => {
+                const shown = Array.from(document.querySelectorAll(".list .row .id"), one => one.innerText);
+                return JSON.stringify(shown.sort()) === JSON.stringify(ids);
+            }""",
+            arg=sorted(ids),
+        )
+
     def open(self, item_id):
         """Open an item, and wait until it is shown."""
         self.page.locator(".list .row .id", has_text=item_id).first.click()

@@ -50,16 +50,18 @@ function useOverview() {
 
 function Toolbar({ query, change, categories, total, search }) {
   const [text, setText] = useState(query.search)
-  useEffect(() => setText(query.search), [query.search])
   const timer = useRef(0)
+  // Effects run late: what was typed meanwhile is newer than the search.
+  useEffect(() => { timer.current || setText(query.search) }, [query.search])
+  const find = (value) => {
+    clearTimeout(timer.current)
+    timer.current = 0
+    change({ search: value })
+  }
   const type = (value) => {
     setText(value)
     clearTimeout(timer.current)
-    timer.current = setTimeout(() => change({ search: value }), 60)
-  }
-  const find = (value) => {
-    clearTimeout(timer.current)
-    change({ search: value })
+    timer.current = setTimeout(() => find(value), 60)
   }
   return html`<div class="toolbar" role="search">
     <label class="search"><span class="hidden">Search prompts and answers</span>
@@ -145,7 +147,12 @@ function App() {
         if (typing) event.target.blur()
       }
       if (typing || event.ctrlKey || event.metaKey || event.altKey) return
-      if (event.key === "/") { event.preventDefault(); setTab("Items"); setTimeout(() => search.current?.focus()) }
+      if (event.key === "/") {
+        event.preventDefault()
+        // At once if it is there: who types on must not lose a letter.
+        if (search.current) search.current.focus()
+        else { setTab("Items"); setTimeout(() => search.current?.focus()) }
+      }
       else if (event.key === "?") help.current.showModal()
       else if (event.key === "t") turnTheme()
       else if (tabs[Number(event.key) - 1]) setTab(tabs[Number(event.key) - 1])
