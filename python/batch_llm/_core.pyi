@@ -46,6 +46,7 @@ __all__ = [
     "example",
     "fingerprint",
     "format_of",
+    "is_cheaper_live",
     "is_secret_name",
     "leave_behind",
     "names_entra",
@@ -1087,6 +1088,7 @@ _Outcome: TypeAlias = tuple[bool, str | None, int]
 _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
+_Rates: TypeAlias = tuple[float, float, float]
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
@@ -1228,12 +1230,16 @@ class BatchLane:
     def reasons(self) -> list[tuple[str, int]]:
         """Return how many requests went by themselves, by reason."""
 
-    def client(self, client: NativeClient, is_cheaper: bool | None = None) -> NativeClient:
+    def client(
+        self, client: NativeClient, is_cheaper: bool | None = None, rates: tuple[_Rates, _Rates] | None = None
+    ) -> NativeClient:
         """Return the same client, whose questions wait in batches.
 
         Args:
             client: Whose questions they are.
             is_cheaper: Whether they cost less there.
+            rates: What tokens cost by themselves and in batches: of prompts, of those that are read from the cache, and
+                of answers.
 
         Raises:
             ValueError: If its provider has no batches, or batches in the ledger are another account's.
@@ -1295,6 +1301,17 @@ def plan_batches(
     Raises:
         ValueError: If the provider has no batches for such requests.
         ArtifactError: If the store cannot be read.
+    """
+
+def is_cheaper_live(rates: tuple[_Rates, _Rates], prompt: float, head: float, output: float, is_marked: bool) -> bool:
+    """Whether a request costs less by itself than in a batch, once the provider's prompt cache has its beginning.
+
+    Args:
+        rates: As for :meth:`BatchLane.client`.
+        prompt: Tokens of its prompt.
+        head: Of these, what others begin with too.
+        output: Tokens of its answer.
+        is_marked: Whether requests have to mark what is to be cached.
     """
 
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:

@@ -31,6 +31,7 @@ def explain(stats: Facts) -> str:
 
 _SENT_LIVE = {
     "price": "because a batch costs as much",
+    "cache": "because the provider's prompt cache made them cheaper than a batch",
     "deadline": "because a batch would probably end after the deadline",
     "fallback": "because, if the batches failed, there would be no time to send more requests one by one",
     "late": "because their batches had to be cancelled before the deadline",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 
+from .._lanes import BatchSettings
 from .._results import BatchTermination, WorkItemResult
 from .._shown import line
 from .._view import BatchItems
@@ -112,8 +113,12 @@ def _fill(
         chosen |= {"lane": options["lane"], "deadline": options["deadline"]}
     if options["lane"] in ("batch", "auto"):
         chosen["wait"] = not options["no_wait"]
-    elif options["no_wait"]:
-        raise click.UsageError("--no-wait needs --lane batch or --lane auto")
+        if options["no_probe"]:
+            chosen["batches"] = BatchSettings(probe=False)
+    else:
+        for name in ("no_wait", "no_probe"):
+            if options[name]:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --lane batch or --lane auto")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if has_segments(store) else store}.columns.json")

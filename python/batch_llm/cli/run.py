@@ -34,7 +34,7 @@ GROUPS = {
         "tools",
         "rounds",
     ),
-    "Lane": ("lane", "no_wait", "deadline"),
+    "Lane": ("lane", "no_wait", "no_probe", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "store_prompts", "no_store", "force", "cache"),
     "Control": ("name", "detach"),
@@ -143,6 +143,12 @@ GROUPS = {
 )
 @click.option(
     "--no-wait", is_flag=True, help="End once all requests are in batches; run the same command again to collect."
+)
+@click.option(
+    "--no-probe",
+    is_flag=True,
+    help="With --lane batch or auto: create batches at once, without sending the first request live to see whether "
+    "such requests are answered.",
 )
 @click.option(
     "--deadline",
