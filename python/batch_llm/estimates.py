@@ -131,6 +131,7 @@ class Sampling:
                 self._random.shuffle(self._sample)
                 self._sample = self._sample[:AT_PROVIDER]
                 counted, names, asked = self._counted_here()
+                _check_keys(asked)
                 sent = len(asked)
                 counts = await at_provider([(strategy, prompt) for strategy, prompt, _ in asked], self._config)
                 found = zip(asked, counts, strict=True)
@@ -166,6 +167,19 @@ class Sampling:
                 name = f"{strategy.provider}'s endpoint that counts tokens"
             names.append(name)
         return counted, list(dict.fromkeys(names)), asked
+
+
+def _check_keys(asked: list[tuple[Any, Any, float]]) -> None:
+    """Check that there are keys, before anything is sent.
+
+    Raises:
+        UncountableError: If one is missing.
+    """
+    for strategy in {id(one[0]): one[0] for one in asked}.values():
+        try:
+            strategy._key()
+        except ValueError as error:
+            raise UncountableError(f"{strategy.provider} could count the tokens, but {error}") from error
 
 
 def sampling_of(options: dict[str, Any], config: ProcessorConfig | None) -> Sampling | None:

@@ -16,6 +16,7 @@ from ._lanes import LANES, LaneName, check_flex, is_cheaper, rates_of, seconds_o
 from ._native import NativeStrategy
 from ._options import OF_MODEL, split, strategy_with
 from ._run import Source
+from ._shown import amount
 from .prices import Price, price_of
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class LanePlan:
     def __str__(self) -> str:
         lines = []
         for lane in self.lanes:
-            cost = "cost unknown" if lane.cost is None else f"about ${lane.cost:,.4f}"
+            cost = "cost unknown" if lane.cost is None else f"about ${amount(lane.cost)}"
             ends = [
                 f"{word} {_time(end)}"
                 for word, end in (("half in", lane.expected_end), ("all in", lane.latest_end))
@@ -98,7 +99,7 @@ class LanePlan:
             why = f" (reason: {lane.why})" if lane.why else ""
             lines.append(", ".join((f"{lane.lane:<6}{lane.requests:>12,} requests{why}", cost, *ends)))
         if self.live_cost is not None and self.cost is not None:
-            lines.append(f"total about ${self.cost:,.4f}; all live: ${self.live_cost:,.4f}")
+            lines.append(f"total about ${amount(self.cost)}; all live: ${amount(self.live_cost)}")
         return "\n".join(lines)
 
 

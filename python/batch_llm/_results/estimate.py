@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._shown import amount
 from .forecasting import Interval, student
 
 LEAST_BYTES, MOST_BYTES = 2.0, 6.0
@@ -59,8 +60,8 @@ class RunEstimate:
             lines.append("cost    unknown: a price is not known")
         else:
             least, about, highest = self.cost
-            end = "no maximum" if highest is None else f"{highest:,.4f}"
-            lines.append(f"cost    about ${about:,.4f} ({least:,.4f} for prompts alone; at most: {end})")
+            end = "no maximum" if highest is None else f"${amount(highest)}"
+            lines.append(f"cost    about ${amount(about)} (${amount(least)} for prompts alone; at most: {end})")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

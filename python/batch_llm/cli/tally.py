@@ -14,7 +14,7 @@ import click
 from .._items import LLMWorkItem
 from .._report import Costs
 from .._results import BatchTermination, ProcessingStats, WorkItemResult
-from .._shown import line
+from .._shown import amount, line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..estimates import Sampling
 from ..pools import price_for
@@ -61,7 +61,7 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, 
     if unbounded:
         bound = "prompts only; set --max-tokens to bound the answers"
     if unpriced < count:
-        click.echo(f"about ${cost:,.4f} by list prices ({bound})")
+        click.echo(f"about ${amount(cost)} by list prices ({bound})")
     if unpriced:
         click.echo(f"the cost of {unpriced:,} requests is unknown")
 
@@ -189,7 +189,8 @@ class Tally:
         again = f" ({self.reused:,} reused)" if self.reused else ""
         lines = [f"{self.succeeded:,} of {self.total + self.invalid.count:,} answered{again} in {self.seconds:,.1f} s"]
         if any(self.tokens.values()):
-            cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
+            known = self.costs.known
+            cost = "" if self.costs.unpriced and not known else f", ${amount(known)} by list prices"
             lines[0] += (
                 f"; {self.tokens['input_tokens']:,} input + {self.tokens['output_tokens']:,} output tokens{cost}"
             )

@@ -286,9 +286,14 @@ impl State {
     }
 }
 
+/// Until the earlier of two, and why: where only some members are away, the limits of the others are what attempts wait for.
 fn earlier(known: Option<Blocked>, until: Option<Instant>, cause: Cause) -> Option<Blocked> {
     Some(match known {
         None => Blocked { until, cause },
+        Some(Blocked { until: before, cause: of_before }) if (cause == Cause::Away) != (of_before == Cause::Away) => {
+            let until = before.into_iter().chain(until).min();
+            Blocked { until, cause: if cause == Cause::Away { of_before } else { cause } }
+        }
         Some(Blocked { until: before, cause: of_before }) => match (before, until) {
             (Some(before), Some(until)) if until < before => Blocked { until: Some(until), cause },
             (None, Some(until)) => Blocked { until: Some(until), cause },

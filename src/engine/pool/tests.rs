@@ -120,6 +120,22 @@ fn at_most_half_of_the_members_are_left_out() {
 }
 
 #[test]
+fn while_some_are_left_out_the_limits_of_the_others_are_waited_for() {
+    let now = Instant::now();
+    let (pool, _) = pool(4);
+    let (scope, run) = joined(&pool, now);
+    for _ in 0..100 {
+        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
+        let place = pool.claim(None, now).unwrap();
+        end(&pool, &place, failed(), now);
+        scope.reconcile(&ticket, Used::Unknown, Signal::None, now);
+    }
+    let blocked = (0..100).find_map(|_| scope.admit(run, Estimate::default(), now).err()).unwrap();
+    assert_eq!(blocked.cause, Cause::Concurrency);
+    assert!(blocked.until.is_some(), "the probe is due then");
+}
+
+#[test]
 fn requests_that_begin_alike_go_to_one_member_until_that_has_more_to_do() {
     let now = Instant::now();
     let (pool, _) = pool(4);
