@@ -147,6 +147,44 @@ fn chat_that_fails_on_the_way() {
 }
 
 #[test]
+fn an_event_that_cannot_be_read_ends_the_stream() {
+    let said = |text: &str| events(&[chunk(json!([{"index": 0, "delta": {"content": text}}]), json!(null))]);
+    let end = events(&[chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]), json!(null))]);
+    let dialect = dialect("openai");
+    let not = said("NOT ");
+    for missing in [3, 5, 20, 60] {
+        let broken = format!("{}\n\n", &not[..not.len() - missing]);
+        let (body, folded) = folded(&*dialect, &format!("{}{broken}{}{end}", said("Do "), said("pay.")), 7);
+        assert!(body.is_none() && folded.is_damaged(), "{broken}");
+        assert!(folded.last().contains("not valid JSON"), "{}", folded.last());
+        assert!(folded.so_far().is_some_and(|body| body.contains("\"Do \"")), "{broken}");
+    }
+    // A connection that closes within an event cuts it off; whether the answer is whole is said before.
+    assert!(folded(&*dialect, &format!("{}{end}data: {{\"usage\"", said("Do")), 7).0.is_some());
+    assert_eq!(cut("openai", &format!("{}data: {{\"choices\"", said("Do"))), "Do");
+}
+
+#[test]
+fn events_are_read_as_leniently_as_plain_replies() {
+    let text = |data: &str| format!("data: {data}\n\n");
+    let said = |more: &str| format!("{{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{more}}}}}]}}");
+    let end = "{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"x\":NaN}";
+    let stream = text(&said("\"a\""))
+        + &text(&format!("\u{feff}{}", said("\"b\\ud83d\"")))
+        + &text(&said("\"c\",\"score\":-Infinity"))
+        + "data: waiting\n\ndata:\n\ndata: \"{\"\n\n"
+        // Without the empty line between events, and with the last mark beside one.
+        + &format!("data: {}\ndata: {}\n\n", said("\"d\""), said("\"e\""))
+        + &format!("data: {end}\ndata: [DONE]\n\n");
+    let dialect = dialect("openai");
+    for step in [1, 4096] {
+        let body = folded(&*dialect, &stream, step).0.unwrap();
+        let answer = dialect.read(&body, &HeaderMap::new()).unwrap();
+        assert_eq!(answer.choices[0].text, "ab\u{fffd}cde");
+    }
+}
+
+#[test]
 fn a_plain_reply_in_place_of_a_stream_is_taken() {
     let plain = json!({"model": "m", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]});
     same("openai", &format!("\u{feff}\n {plain}"), &plain);
