@@ -205,11 +205,19 @@ impl Choice {
         progress
     }
 
-    /// A fragment of a call: of the one with its index; without one, of the last, unless it has an id of its own.
+    /// A fragment of a call: of the last with its index; without one, of the last, unless it has an id of its own.
     fn call(&mut self, fields: &Fields<'_>) {
         let (index, id) = (fields.place("index"), fields.text("id").filter(|id| !id.is_empty()));
         let known = match index {
-            Some(_) => self.calls.iter().position(|call| call.index == index),
+            Some(_) => {
+                // Some servers give all calls the same index, others each fragment of one call another id.
+                let is_named = fields.get("function").is_some_and(names_a_function);
+                let other = |call: &Call| is_named && matches!((&call.id, &id), (Some(known), Some(id)) if known != id);
+                let with = |fits: &dyn Fn(&Call) -> bool| {
+                    self.calls.iter().rposition(|call| call.index == index && fits(call))
+                };
+                with(&|call| id.is_some() && call.id.as_deref() == id.as_deref()).or_else(|| with(&|call| !other(call)))
+            }
             None => {
                 let is_new =
                     id.as_ref().is_some_and(|id| self.calls.last().is_none_or(|last| last.id.as_deref() != Some(id)));
@@ -224,7 +232,7 @@ impl Choice {
         for (name, value) in &fields.0 {
             match &**name {
                 "index" => {}
-                "id" => call.id = id.as_deref().map(ToOwned::to_owned).or(call.id.take()),
+                "id" => call.id = call.id.take().or(id.as_deref().map(ToOwned::to_owned)),
                 "function" => call.function.add(&Fields::of(value)),
                 _ if fields::is_null(value) => {}
                 _ => call.more.set(name, value.get()),
@@ -292,6 +300,11 @@ impl Choice {
         choice.extend(&self.more);
         choice.json()
     }
+}
+
+/// Whether a function has a name.
+fn names_a_function(function: &RawValue) -> bool {
+    Fields::of(function).text("name").is_some_and(|name| !name.is_empty())
 }
 
 impl Call {

@@ -134,6 +134,38 @@ fn chat_with_calls_and_thoughts() {
 }
 
 #[test]
+fn calls_with_the_same_index_are_told_by_their_ids() {
+    let calls = |fragments: &[Value]| {
+        let delta = |call: &Value| json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]});
+        let mut stream: Vec<Value> = fragments.iter().map(delta).collect();
+        stream.push(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}));
+        let dialect = dialect("openai");
+        let body = folded(&*dialect, &events(&stream), 9).0.unwrap();
+        let answer = dialect.read(&body, &HeaderMap::new()).unwrap();
+        let told = answer.choices[0].tool_calls.iter();
+        told.map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect::<Vec<_>>()
+    };
+    let call = |id: &str, name: &str, arguments: &str| json!({"index": 0, "id": id, "function": {"name": name, "arguments": arguments}});
+    let told = |id: &str, name: &str, arguments: &str| (id.to_owned(), name.to_owned(), arguments.to_owned());
+    // Gemini's interface for OpenAI's clients.
+    let whole = calls(&[call("a", "f", "{}"), call("b", "g", "{\"x\":1}"), call("c", "g", "{}")]);
+    assert_eq!(whole, [told("a", "f", "{}"), told("b", "g", "{\"x\":1}"), told("c", "g", "{}")]);
+    // What has no id goes on with the last; what repeats one, with its own.
+    let parts = [
+        call("a", "f", "{"),
+        json!({"index": 0, "function": {"arguments": "}"}}),
+        call("b", "g", "{\"x\""),
+        call("", "", ":"),
+        call("b", "g", "1}"),
+        call("a", "f", " "),
+        call("a", "", " "),
+    ];
+    assert_eq!(calls(&parts), [told("a", "f", "{}  "), told("b", "g", "{\"x\":1}")]);
+    // Servers that make up an id for each fragment name the function only once.
+    assert_eq!(calls(&[call("a", "f", "{"), call("z", "", "}")]), [told("a", "f", "{}")]);
+}
+
+#[test]
 fn chat_that_fails_on_the_way() {
     let begun = events(&[chunk(json!([{"index": 0, "delta": {"content": "Hel"}}]), json!(null))]);
     assert_eq!(cut("openai", &begun), "Hel");
