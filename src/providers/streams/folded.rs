@@ -100,6 +100,7 @@ impl Folded {
     /// Takes the end of the stream, and gives the whole body: that of a reply, or of an error. `None`: it ended in the
     /// middle.
     pub fn end(&mut self) -> Option<Vec<u8>> {
+        self.take_list();
         let Self { events, frames, fold, state, last, listener } = self;
         let listener = listener.as_deref();
         let was_damaged = matches!(state, State::Damaged(_));
@@ -116,6 +117,22 @@ impl Folded {
             State::Damaged(_) => None,
             State::Streams if frames.as_ref().is_some_and(|frames| !frames.is_at_an_end()) => None,
             State::Begins | State::Streams => fold.body().map(String::into_bytes),
+        }
+    }
+
+    /// Takes the events of a body that is a list of them: Gemini streams so where a proxy leaves `alt=sse` out.
+    fn take_list(&mut self) {
+        let Self { fold, state, last, listener, .. } = self;
+        let State::Plain(body) = state else { return };
+        let Ok(events) = json::read::<Vec<Box<RawValue>>>(body) else { return };
+        let body = std::mem::take(body);
+        *state = State::Streams;
+        let mut progress = false;
+        for event in &events {
+            progress |= take_value(&mut **fold, state, last, listener.as_deref(), "", event);
+        }
+        if !progress {
+            *state = State::Plain(body);
         }
     }
 

@@ -340,9 +340,18 @@ fn gemini_sends_replies_with_the_parts_that_are_new() {
             {"text": "", "thoughtSignature": "t"}]}, "finishReason": "STOP", "index": 0}],
         "modelVersion": "g", "responseId": "r", "usageMetadata": {"promptTokenCount": 7, "cachedContentTokenCount": 2,
             "candidatesTokenCount": 3, "thoughtsTokenCount": 2, "totalTokenCount": 12}});
-    let answer = same("gemini", &(begun.clone() + &events(&[last])), &plain);
+    let answer = same("gemini", &(begun.clone() + &events(std::slice::from_ref(&last))), &plain);
     assert_eq!((answer.usage.output, answer.usage.cache_read), (5, 2));
     assert_eq!(cut("gemini", &begun), "Hello");
+    // A proxy that leaves `alt=sse` out.
+    let list = |stream: &str| {
+        let events: Vec<&str> = stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        format!("[{}\n]\n", events.join(",\r\n"))
+    };
+    same("gemini", &list(&(begun.clone() + &events(&[last]))), &plain);
+    assert_eq!(cut("gemini", &list(&begun)), "Hello");
+    let overloaded = json!({"error": {"code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}});
+    assert_eq!(error("gemini", &list(&(begun.clone() + &events(&[overloaded])))).category(), Category::Overload);
     let bare = begun
         + "{\n  \"error\": {\n    \"code\": 503,\n    \"message\": \"The model is overloaded\",\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
     assert_eq!(error("gemini", &bare).category(), Category::Overload);
