@@ -1,5 +1,5 @@
 //! Streams of Chat Completions (OpenAI's API reference, 2026, and the servers that imitate it): chunks whose deltas are
-//! appended. Whole when each choice has a reason why it ended.
+//! appended. Whole when each choice has a reason why it ended, or, for servers that give none, an answer before `[DONE]`.
 
 use serde_json::value::RawValue;
 
@@ -16,6 +16,7 @@ const APPENDED: [&str; 4] = ["content", "refusal", "reasoning", "reasoning_conte
 pub struct ChatFold {
     reply: Object,
     choices: Vec<Choice>,
+    is_done: bool,
     /// For the texts of choices, by their places in [`APPENDED`].
     repeats: Repeats<(usize, usize)>,
 }
@@ -87,6 +88,10 @@ impl Fold for ChatFold {
         }
     }
 
+    fn done(&mut self) {
+        self.is_done = true;
+    }
+
     fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
         for choice in fields.get("choices").map(fields::list).unwrap_or_default() {
             let choice = Fields::of(choice);
@@ -108,7 +113,8 @@ impl Fold for ChatFold {
     }
 
     fn body(&self) -> Option<String> {
-        let is_whole = !self.choices.is_empty() && self.choices.iter().all(|choice| choice.has_ended);
+        let has_ended = |choice: &Choice| choice.has_ended || self.is_done && choice.answers();
+        let is_whole = !self.choices.is_empty() && self.choices.iter().all(has_ended);
         is_whole.then(|| self.so_far())
     }
 
@@ -174,6 +180,16 @@ impl ChatFold {
 }
 
 impl Choice {
+    /// Whether there is an answer in it, be it a refusal.
+    fn answers(&self) -> bool {
+        let [content, refusal, ..] = &self.texts;
+        let says_something = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
+        says_something(content)
+            || says_something(refusal)
+            || !(self.parts.is_empty() && self.calls.is_empty())
+            || self.function.is_some()
+    }
+
     fn delta(&mut self, fields: &Fields<'_>) -> bool {
         let mut progress = false;
         for (name, value) in &fields.0 {

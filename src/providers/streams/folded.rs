@@ -181,6 +181,9 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
             for data in values {
                 progress |= take_value(fold, state, last, listener, &event.name, data);
             }
+            if event.data.trim_end().ends_with("[DONE]") {
+                fold.done();
+            }
             progress
         }
         Err(problem) => {

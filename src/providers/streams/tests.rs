@@ -169,13 +169,31 @@ fn calls_with_the_same_index_are_told_by_their_ids() {
 fn chat_that_fails_on_the_way() {
     let begun = events(&[chunk(json!([{"index": 0, "delta": {"content": "Hel"}}]), json!(null))]);
     assert_eq!(cut("openai", &begun), "Hel");
-    assert_eq!(cut("openai", &(begun.clone() + "data: [DONE]\n\n")), "Hel");
+    let silent = events(&[chunk(json!([{"index": 0, "delta": {"role": "assistant", "content": ""}}]), json!(null))]);
+    assert_eq!(cut("openai", &(silent.clone() + "data: [DONE]\n\n")), "");
+    let thinks = events(&[chunk(json!([{"index": 0, "delta": {"reasoning_content": "Hm"}}]), json!(null))]);
+    assert_eq!(cut("openai", &(silent + &thinks + "data: [DONE]\n\n")), "");
     let overloaded = begun.clone() + "data: {\"error\":{\"code\":503,\"message\":\"overloaded\"}}\n\ndata: [DONE]\n\n";
     assert_eq!(error("openai", &overloaded).category(), Category::Overload);
     let limited = begun
         + "data: {\"id\":\"c\",\"error\":{\"code\":429,\"message\":\"Rate limit\"},\"choices\":[{\"index\":0,\
         \"delta\":{\"content\":\"\"},\"finish_reason\":\"error\"}]}\n\n";
     assert_eq!(error("openrouter", &limited).category(), Category::RateLimit);
+}
+
+#[test]
+fn chat_without_a_reason_for_the_end_ends_with_its_mark() {
+    let delta = |index: usize, delta: Value| json!({"model": "m", "choices": [{"index": index, "delta": delta}]});
+    let call = json!({"id": "a", "function": {"name": "f", "arguments": "{}"}});
+    let begun = events(&[delta(0, json!({"content": "Hel"})), delta(0, json!({"content": "lo"}))]);
+    let message = |message: Value| json!({"model": "m", "choices": [{"message": message, "finish_reason": null}]});
+    let done = begun.clone() + "data: [DONE]\n\n";
+    same("openai", &done, &message(json!({"content": "Hello"})));
+    let called = events(&[delta(0, json!({"tool_calls": [call]}))]) + "data: [DONE]\n\n";
+    same("openai", &called, &message(json!({"content": null, "tool_calls": [call]})));
+    assert_eq!(cut("openai", &begun), "Hello");
+    // Another sample has said nothing.
+    assert_eq!(cut("openai", &(events(&[delta(1, json!({"role": "assistant"}))]) + &done)), "Hello");
 }
 
 #[test]
