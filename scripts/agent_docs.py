@@ -91,7 +91,7 @@ def skill() -> str:
         "name: batch-llm",
         "description: Answer many prompts with a language model, from a file into a file; watch, steer, resume and "
         "debug such runs. Use for batch jobs over rows, documents or prompts, and for runs that are slow, failing or "
-        "too dear.",
+        "too expensive.",
         "---",
         "",
         "# batch-llm",

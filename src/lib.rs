@@ -57,7 +57,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::batches::{BatchLane, batches_of, plan_batches};
+    use crate::bridge::batches::{BatchLane, batches_of, is_cheaper_live, plan_batches};
     #[pymodule_export]
     use crate::bridge::boards::{LimitServerHandle, LimitTable, PyBoard};
     #[pymodule_export]

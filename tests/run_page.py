@@ -32,8 +32,7 @@ import pyarrow, pyarrow.parquet
 pyarrow.parquet.write_table(pyarrow.table({"text": ["x"] * 2500}), "reviews.parquet")
 """,
     "hooks.md": """
-import pydantic
-from batch_llm import LLMCallStrategy, LLMWorkItem, ParallelBatchProcessor
+from batch_llm import LLMCallStrategy
 class Mine(LLMCallStrategy[str]):
     class client:
         @staticmethod
@@ -54,7 +53,7 @@ class my_client:
 
 AFTER = {
     "hooks.md": """
-batch = await run(prompts)
+batch = await main(prompts)
 assert batch.succeeded == 2
 async def ask(model, prompt):
     return f"{model}: {prompt}", {}

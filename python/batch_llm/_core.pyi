@@ -46,6 +46,7 @@ __all__ = [
     "example",
     "fingerprint",
     "format_of",
+    "is_cheaper_live",
     "is_secret_name",
     "leave_behind",
     "names_entra",
@@ -664,8 +665,8 @@ class Flight:
     def next_attempt(self, attempt: int, timing: Timing) -> None:
         """Go on with the next attempt of the item."""
 
-    def attempt_failed(self, error: str, category: str | None) -> None:
-        """Take note of the class of an attempt's error, and of what it means."""
+    def attempt_failed(self, error: str, category: str | None, message: str | None = None) -> None:
+        """Take note of the class of an attempt's error, of what it means, and of the beginning of its message."""
 
     def round_ended(self) -> None:
         """Take note that the attempt was answered, and that the item goes on with another request."""
@@ -714,8 +715,10 @@ class Timing:
 
     def __new__(cls) -> Timing: ...
     def __deepcopy__(self, _memo: Any) -> Timing: ...
-    def attempts(self, success: bool) -> list[tuple[_Times, str | None, str | None]]:
-        """Return for each attempt its times, its error's class and that error's category."""
+    def attempts(
+        self, success: bool
+    ) -> list[tuple[_Times, str | None, str | None] | tuple[_Times, str, str | None, str]]:
+        """Return for each attempt its times, its error's class, category and message (if it has one)."""
 
     def last(self) -> _Times:
         """Return the times of the last attempt."""
@@ -769,6 +772,16 @@ class NativeClient:
 
         Raises:
             ValueError: If there is no such tier for its requests.
+        """
+
+    @property
+    def counts(self) -> bool:
+        """Whether the provider counts the tokens of prompts."""
+
+    def count(self, given: Any, timeout: float, key: str | None = None) -> Awaitable[tuple[bool, Any]] | None:
+        """Have the provider count the tokens of a prompt; None: it cannot.
+
+        Resolves to ``(True, tokens)`` or ``(False, exception)``.
         """
 
     def complete(
@@ -1075,6 +1088,7 @@ _Outcome: TypeAlias = tuple[bool, str | None, int]
 _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
+_Rates: TypeAlias = tuple[float, float, float]
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
@@ -1216,12 +1230,16 @@ class BatchLane:
     def reasons(self) -> list[tuple[str, int]]:
         """Return how many requests went by themselves, by reason."""
 
-    def client(self, client: NativeClient, is_cheaper: bool | None = None) -> NativeClient:
+    def client(
+        self, client: NativeClient, is_cheaper: bool | None = None, rates: tuple[_Rates, _Rates] | None = None
+    ) -> NativeClient:
         """Return the same client, whose questions wait in batches.
 
         Args:
             client: Whose questions they are.
             is_cheaper: Whether they cost less there.
+            rates: What tokens cost by themselves and in batches: of prompts, of those that are read from the cache, and
+                of answers.
 
         Raises:
             ValueError: If its provider has no batches, or batches in the ledger are another account's.
@@ -1285,6 +1303,17 @@ def plan_batches(
         ArtifactError: If the store cannot be read.
     """
 
+def is_cheaper_live(rates: tuple[_Rates, _Rates], prompt: float, head: float, output: float, is_marked: bool) -> bool:
+    """Whether a request costs less by itself than in a batch, once the provider's prompt cache has its beginning.
+
+    Args:
+        rates: As for :meth:`BatchLane.client`.
+        prompt: Tokens of its prompt.
+        head: Of these, what others begin with too.
+        output: Tokens of its answer.
+        is_marked: Whether requests have to mark what is to be cached.
+    """
+
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:
     """The batches in the ledger of a store, in order; None: it has none.
 
@@ -1345,8 +1374,13 @@ class JournalView:
             ValueError: If this is not a view of segments.
         """
 
-    def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
-        """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""
+    def page(
+        self, after: int | None, limit: int
+    ) -> list[tuple[int, str, int, bool, str | None, str, tuple[int, float, float | None]]]:
+        """Return last records of items, after a place.
+
+        Each is ``(place, item id, index, success, category, JSON, (run, time, cost))``.
+        """
 
 # Python methods that the extension calls by name: type checkers compare these with the classes that are given to it.
 

@@ -6,6 +6,7 @@ the data itself stays as it is.
 
 from __future__ import annotations
 
+import math
 import re
 
 _CONTROLS = re.compile(
@@ -29,6 +30,12 @@ def escaped_json(text: str) -> str:
     if text.isprintable():
         return text
     return _CONTROLS.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _units(found[0])), text)
+
+
+def amount(value: float) -> str:
+    """Return a sum of money: four decimals, and as many more as show two digits of a small one."""
+    decimals = 4 if not 0 < abs(value) < 0.001 else min(1 - math.floor(math.log10(abs(value))), 12)
+    return f"{value:,.{decimals}f}"
 
 
 class Lines(str):

@@ -6,22 +6,19 @@ other's locks.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ._core import format_of
 from ._view import Item
-from .inspection import Inspection, inspect
+from .inspection import Inspection, StoredRow, inspect
 from .prices import Price
 
 PAGE = 250
 """Records read at a time."""
-PATIENCE = 5.0
-"""How long to wait for a lock of the database, seconds."""
 
 Prompts = Callable[[str], Any]
 """Returns the prompt of an item by its id; None: it is not known."""
@@ -47,7 +44,9 @@ class StoredItems:
         self._inspection: Inspection | None = inspect(path)
         self._signature = self._sign()
         self._is_new = True
-        self._heads = _Heads(path) if format_of(path) == "sqlite" else None
+        self._grows = format_of(path) == "sqlite"
+        """Whether places stay what they are while records are added."""
+        self._runs: dict[int, int] = {}
         self._unreadable = 0
 
     @property
@@ -79,9 +78,10 @@ class StoredItems:
         self._inspection, self._signature = found, signature
         if (found.records, found.updated_at) == (before.records, before.updated_at):
             return "same"
-        if self._heads is not None:
+        if self._grows:
             return "more"
         self._unreadable = 0
+        self._runs.clear()
         return "other"
 
     def _sign(self) -> tuple[Any, ...] | None:
@@ -105,16 +105,14 @@ class StoredItems:
             if not page:
                 lost += 1
                 continue
-            heads = {} if self._heads is None else self._heads.between(page[0][0], page[-1][0])
-            yield [self._item(place, result, heads.get(place)) for place, result in page]
+            yield [self._item(row) for row in page]
         self._unreadable = lost
 
     def one(self, place: int) -> Item | None:
         """Return the item at a place."""
         for page in self.inspection._pages(place - 1 if place > 0 else None, 1):
-            if page and page[0][0] == place:
-                heads = {} if self._heads is None else self._heads.between(place, place)
-                return self._item(place, page[0][1], heads.get(place))
+            if page and page[0].place == place:
+                return self._item(page[0])
             break
         return None
 
@@ -122,16 +120,18 @@ class StoredItems:
         """Return the items with an id."""
         found = []
         for page in self.inspection._pages(None, PAGE, item_id=item_id):
-            for place, result in page:
-                heads = {} if self._heads is None else self._heads.between(place, place)
-                found.append(self._item(place, result, heads.get(place)))
+            found += [self._item(row) for row in page]
         return found
 
-    def _item(self, place: int, result: Any, head: tuple[int, float, float | None] | None) -> Item:
+    def _item(self, row: StoredRow) -> Item:
+        place, result, run, at, cost = row
         if result.prompt is None and self._prompts is not None:
             result.prompt = self._prompts(result.item_id)
-        run, at, cost = head or (0, None, None)
-        return Item(place, result, run, at, cost)
+        # Numbers of a file may be anything.
+        if not self._grows:  # segments have large numbers, which are in no order
+            run = self._runs.setdefault(run, len(self._runs) + 1)
+        has_cost = cost is not None and math.isfinite(cost)
+        return Item(place, result, run, at if math.isfinite(at) else None, cost if has_cost else None)
 
     def about(self) -> dict[str, Any]:
         """Return what is known of the store as a whole."""
@@ -151,44 +151,3 @@ class StoredItems:
         if self._status is not None:
             about |= self._status()
         return about
-
-
-class _Heads:
-    """What the records of an SQLite store say of runs, times and cost. Without them, a page shows less."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def between(self, first: int, last: int) -> dict[int, tuple[int, float, float | None]]:
-        """Return the run, the time and the cost of records, by place."""
-        sql = "SELECT id, run, recorded_at, cost FROM records WHERE id BETWEEN ? AND ?"
-        try:
-            with contextlib.closing(self._opened()) as database:
-                rows = database.execute(sql, (first, last)).fetchall()
-        except sqlite3.Error:
-            return {}
-        return {
-            place: (run, at, cost)
-            for place, run, at, cost in rows
-            if type(run) is int and type(at) in (int, float) and (cost is None or type(cost) in (int, float))
-        }
-
-    def _opened(self) -> sqlite3.Connection:
-        address = Path(self._path).absolute().as_uri()
-        for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: in a folder that cannot be written
-            database = sqlite3.connect(f"{address}?{mode}", uri=True, timeout=PATIENCE)
-            try:
-                # The file may come from anybody: nothing in its schema runs.
-                database.execute("PRAGMA trusted_schema = OFF")
-                database.execute("PRAGMA query_only = ON")
-                database.execute("SELECT 1 FROM records LIMIT 1")
-            except sqlite3.OperationalError:
-                database.close()
-                if mode != "mode=ro":
-                    raise
-            except BaseException:
-                database.close()
-                raise
-            else:
-                return database
-        raise AssertionError

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._logs import logger
 from ._native import NativeStrategy
 from ._results import RunEstimate, by_length, by_sample
 from ._secrets import quoted
+from ._token_counts import UncountableError, at_provider, local
 from .pools import price_for
 from .results import BatchResult
 
@@ -25,11 +25,11 @@ __all__ = ["RunEstimate"]
 
 SAMPLE = 400
 """How many items are counted."""
+AT_PROVIDER = 100
+"""How many, if the provider counts them: requests per minute that even the lowest tiers have."""
 READ = 1_000
 EXPECTED_OUTPUT = 256.0
 """Tokens of an answer of unknown length."""
-FRAME, PRIMER = 3, 3
-"""Tokens around each message of a chat, and before the answer (OpenAI's cookbook, "How to count tokens")."""
 
 
 class Sampling:
@@ -37,11 +37,15 @@ class Sampling:
 
     Args:
         lane: The lane of the run, for its price.
-        prices: The user's own prices.
+        config: The settings of the run: the user's own prices, and limits for requests that count tokens.
+        tokenizer: The path of a ``tokenizer.json``, or ``hf:owner/name``; by default the model's own, if it is there.
     """
 
-    def __init__(self, lane: str | None = None, prices: Mapping[str, Price] | None = None) -> None:
-        self._lane, self._prices = lane, prices
+    def __init__(
+        self, lane: str | None = None, config: ProcessorConfig | None = None, tokenizer: str | None = None
+    ) -> None:
+        self._lane, self._config, self._tokenizer = lane, config, tokenizer
+        self._prices: Mapping[str, Price] | None = None if config is None else config.guardrails.prices
         self._random = random.Random(0)  # noqa: S311 - the same sample each time
         self._sample: list[tuple[Any, Any, float]] = []
         self._items = 0
@@ -55,6 +59,7 @@ class Sampling:
 
         Raises:
             TypeError: If a strategy is not native.
+            ValueError: If the tokenizer cannot be used.
         """
         try:
             while items := await source.read(READ):
@@ -62,7 +67,7 @@ class Sampling:
                     self.add(item)
         finally:
             await source.close()
-        return BatchResult([], prices=self._prices, estimate=self.estimate())
+        return BatchResult([], prices=self._prices, estimate=await self.estimate())
 
     def add(self, item: LLMWorkItem[Any, Any, Any]) -> None:
         """Take an item into account.
@@ -98,9 +103,13 @@ class Sampling:
                                         {"output_tokens": round(longest)})):  # fmt: skip
             self._cost[number] += price.of(usage)
 
-    def estimate(self) -> RunEstimate:
-        """Count the sample, and return the estimate."""
-        tokens, sampled, how = self._counted()
+    async def estimate(self) -> RunEstimate:
+        """Count the sample, and return the estimate.
+
+        Raises:
+            ValueError: If the tokenizer cannot be used.
+        """
+        tokens, sampled, how, sent = await self._counted()
         cost = None
         if self._cost is not None:
             prompts, output, longest = self._cost
@@ -108,34 +117,71 @@ class Sampling:
             low, about, high = (prompts * count * scale for count in tokens)
             cost = (low, about + output, None if self._most is None else high + longest)
         most = None if self._most is None else round(self._most)
-        return RunEstimate(self._items, sampled, tokens, round(self._output), most, cost, how)
+        return RunEstimate(self._items, sampled, tokens, round(self._output), most, cost, how, sent)
 
-    def _counted(self) -> tuple[Interval, int, str]:
-        counters: dict[int, Callable[[Any], int]] = {}
-        counted, names = [], []
+    async def _counted(self) -> tuple[Interval, int, str, int]:
+        """Tokens of all prompts, how many prompts were counted, how, and how many the provider was sent."""
+        if not self._sample:
+            return by_length(0.0), 0, "nothing: there are no items", 0
+        sent = 0
         try:
-            for strategy, prompt, tokens in self._sample:
-                if id(strategy) not in counters:
-                    counters[id(strategy)], name = counter(strategy)
-                    names.append(name)
-                counted.append((tokens, float(counters[id(strategy)](prompt))))
+            counted, names, asked = self._counted_here()
+            if asked:
+                # In a random order, for the sample is cut.
+                self._random.shuffle(self._sample)
+                self._sample = self._sample[:AT_PROVIDER]
+                counted, names, asked = self._counted_here()
+                sent = len(asked)
+                counts = await at_provider([(strategy, prompt) for strategy, prompt, _ in asked], self._config)
+                found = zip(asked, counts, strict=True)
+                counted += [(tokens, float(count)) for (_, _, tokens), count in found if count is not None]
         except UncountableError as error:
             why = f"their length, 4 bytes per token, which may be wrong by -33 % to +100 %: {error}"
-            return by_length(self._expected), 0, why
-        if not counted:
-            return by_length(0.0), 0, "nothing: there are no items"
+            return by_length(self._expected), 0, why, sent
         which = "all of them" if len(counted) == self._items else f"a sample of {len(counted):,}"
-        how = f"{' and '.join(dict.fromkeys(names))}, {which}"
-        return by_sample(counted, self._expected, self._items), len(counted), how
+        how = f"{' and '.join(names)}, {which}"
+        return by_sample(counted, self._expected, self._items), len(counted), how, sent
+
+    def _counted_here(self) -> tuple[list[tuple[float, float]], list[str], list[tuple[Any, Any, float]]]:
+        """Tokens by length and as counted on this machine, the names of what counts, and what providers have to count.
+
+        Raises:
+            UncountableError: If neither can count some of the sample.
+        """
+        counted: list[tuple[float, float]] = []
+        names: list[str] = []
+        asked: list[tuple[Any, Any, float]] = []
+        of_strategies: dict[int, list[tuple[Any, Any, float]]] = {}
+        for one in self._sample:
+            of_strategies.setdefault(id(one[0]), []).append(one)
+        for sample in of_strategies.values():
+            strategy = sample[0][0]
+            try:
+                count, name = local(strategy, self._tokenizer)
+                counted += [(tokens, float(count(prompt))) for _, prompt, tokens in sample]
+            except UncountableError:
+                if not strategy._client.counts:
+                    raise
+                asked += sample
+                name = f"{strategy.provider}'s endpoint that counts tokens"
+            names.append(name)
+        return counted, list(dict.fromkeys(names)), asked
 
 
 def sampling_of(options: dict[str, Any], config: ProcessorConfig | None) -> Sampling | None:
-    """Return what estimates a run, if that is wanted; ``dry_run`` is taken out of the options.
+    """Return what estimates a run, if that is wanted; ``dry_run`` and ``tokenizer`` are taken out of the options.
 
     Raises:
-        ValueError: If ``dry_run`` is anything but ``"sample"``.
+        TypeError: If ``tokenizer`` is neither a string nor a path.
+        ValueError: If ``dry_run`` is anything but ``"sample"``, or there is a ``tokenizer`` without it.
     """
-    wanted = options.pop("dry_run", None)
+    wanted, tokenizer = options.pop("dry_run", None), options.pop("tokenizer", None)
+    if tokenizer is not None and not isinstance(tokenizer, (str, os.PathLike)):
+        raise TypeError(
+            f"tokenizer must be the path of a tokenizer.json, or 'hf:owner/name', not {type(tokenizer).__name__}"
+        )
+    if wanted is None and tokenizer is not None:
+        raise ValueError("tokenizer needs dry_run='sample': only estimates count tokens")
     if wanted is None:
         return None
     if wanted != "sample":
@@ -143,76 +189,4 @@ def sampling_of(options: dict[str, Any], config: ProcessorConfig | None) -> Samp
             f"dry_run must be 'sample' or None, not {quoted(wanted)}; for mock answers, "
             "pass config=ProcessorConfig(dry_run=True)"
         )
-    return Sampling(options.get("lane"), None if config is None else config.guardrails.prices)
-
-
-class UncountableError(Exception):
-    """Tokens cannot be counted; says why."""
-
-
-def counter(strategy: Any) -> tuple[Callable[[Any], int], str]:
-    """Return what counts the tokens of a prompt for a strategy, and its name.
-
-    Raises:
-        UncountableError: If no tokenizer of the model is public, or it is not there.
-    """
-    if strategy.provider not in ("openai", "azure"):
-        raise UncountableError(f"no tokenizer of {strategy.model} is public")
-    try:
-        import tiktoken
-    except ImportError:
-        raise UncountableError("tiktoken is not installed (pip install 'batch-llm[tiktoken]')") from None
-    try:
-        encoding = tiktoken.encoding_for_model(strategy.model)
-    except KeyError:
-        raise UncountableError(f"tiktoken does not know {strategy.model}") from None
-    except Exception as error:  # it downloads the encoding the first time
-        logger.debug("tiktoken cannot load the encoding of %s: %s", strategy.model, error)
-        why = f"tiktoken cannot load the encoding of {strategy.model} ({type(error).__name__})"
-        raise UncountableError(why) from error
-    asked = strategy._asks
-
-    def tokens_of(text: str) -> int:
-        return len(encoding.encode(text, disallowed_special=()))
-
-    system = asked.get("system_prompt")
-    fixed = PRIMER + (tokens_of(system) + FRAME if system else 0)
-    for name in ("tools", "schema"):
-        if asked.get(name):
-            fixed += tokens_of(json.dumps(asked[name], default=str))
-
-    def count(prompt: Any) -> int:
-        return fixed + sum(FRAME + tokens_of(text) for text in _texts(prompt))
-
-    return count, f"tiktoken ({encoding.name})"
-
-
-def _texts(prompt: Any) -> list[str]:
-    """The text of each message of a prompt.
-
-    Raises:
-        UncountableError: If there is anything but text in it.
-    """
-    if isinstance(prompt, str):
-        return [prompt]
-    if not isinstance(prompt, list):
-        raise UncountableError(f"a prompt is a {type(prompt).__name__}")
-    if all(isinstance(part, str) for part in prompt):
-        return ["".join(prompt)]
-    texts = []
-    for message in prompt:
-        if not isinstance(message, Mapping) or not {"role", "content"} >= set(message):
-            raise UncountableError("a prompt has media, or calls of tools")
-        content = message["content"]
-        parts = [content] if isinstance(content, str) else content
-        if not isinstance(parts, list):
-            raise UncountableError("a message has no text")
-        texts.append("".join(_text_of(part) for part in parts))
-    return texts
-
-
-def _text_of(part: Any) -> str:
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
-    if not isinstance(text, str):
-        raise UncountableError("a prompt has media, or calls of tools")
-    return text
+    return Sampling(options.get("lane"), config, None if tokenizer is None else os.fspath(tokenizer))

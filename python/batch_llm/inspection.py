@@ -8,12 +8,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import JournalView, format_of
 from ._logs import log_event
 from ._results import WorkItemResult
-from ._shown import line
+from ._shown import amount, line
 from ._store import UnreadableRecordError, log_ignored, read, result_of
 from ._values import as_text
 from .artifacts import SqliteArtifactStore
@@ -33,6 +33,16 @@ EXAMPLES = 5
 """Failed items that a summary shows."""
 LONGEST = 160
 """Longest error or prompt in a summary, characters."""
+
+
+class StoredRow(NamedTuple):
+    """The last result of an item: its place in the store, the run that made it, when (seconds since 1970), its cost."""
+
+    place: int
+    result: WorkItemResult[Any, Any]
+    run: int
+    recorded_at: float
+    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -103,13 +113,13 @@ class Inspection:
             ArtifactError: If the file can no longer be read.
         """
         for page in self._pages(None, PAGE, successes_only=successes_only):
-            for _, result in page:
-                yield result
+            for row in page:
+                yield row.result
 
     def _pages(
         self, after: int | None, size: int, *, successes_only: bool = False, item_id: str | None = None
-    ) -> Iterator[list[tuple[int, WorkItemResult[Any, Any]]]]:
-        """Iterate over pages of last results with their places; for what cannot be read, there is an empty page each.
+    ) -> Iterator[list[StoredRow]]:
+        """Iterate over pages of last results; for what cannot be read, there is an empty page each.
 
         Args:
             after: The place after which they begin.
@@ -119,8 +129,8 @@ class Inspection:
         """
         output_decoder, context_decoder = self._decoders
         while page := self._view.page(after, size):
-            found: list[tuple[int, WorkItemResult[Any, Any]]] = []
-            for place, found_id, index, success, category, body in page:
+            found: list[StoredRow] = []
+            for place, found_id, index, success, category, body, of_run in page:
                 after = place
                 if (successes_only and not success) or (item_id is not None and found_id != item_id):
                     continue
@@ -136,7 +146,7 @@ class Inspection:
                     yield []
                     continue
                 result.submission_index, result.prompt = index, record.get("prompt")
-                found.append((place, result))
+                found.append(StoredRow(place, result, *of_run))
             if found:
                 yield found
 
@@ -215,7 +225,7 @@ class Inspection:
             f"tokens: {self.input_tokens:,} in ({self.cached_input_tokens:,} cached), {self.output_tokens:,} out",
         ]
         if self.cost or not self.records_without_cost:
-            lines.append(f"cost: ${self.cost:,.4f}")
+            lines.append(f"cost: ${amount(self.cost)}")
         if self.records_without_cost:
             lines.append(f"cost unknown for {self.records_without_cost:,} records")
         if self.failed_attempts:
@@ -243,7 +253,7 @@ class Inspection:
         """Ids, records and categories of failed items; what succeeded is not decoded."""
         after: int | None = None
         while most > 0 and (page := self._view.page(after, PAGE)):
-            for place, item_id, _, success, category, body in page:
+            for place, item_id, _, success, category, body, _ in page:
                 after = place
                 if success or most <= 0:
                     continue

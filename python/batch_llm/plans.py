@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._callers import ends_at_caller
 from ._checks import check_number
-from ._core import format_of, plan_batches
-from ._lanes import LANES, LaneName, check_flex, is_cheaper, seconds_of
+from ._core import format_of, is_cheaper_live, plan_batches
+from ._lanes import LANES, LaneName, check_flex, is_cheaper, rates_of, seconds_of
 from ._native import NativeStrategy
 from ._options import OF_MODEL, split, strategy_with
 from ._run import Source
@@ -48,8 +48,8 @@ class PlannedLane:
         cost: The estimated cost, US dollars by list prices; None: a price is unknown.
         expected_end: When half of the requests are probably answered, seconds from the start; None: unknown.
         latest_end: When all of them should be answered at the latest, seconds from the start; None: unknown.
-        why: Why these requests are not in batches (``"price"``, ``"deadline"``, ``"fallback"``, ...; see the guide
-            "Lanes"); empty if this is the lane that was asked for.
+        why: Why these requests are not in batches (``"price"``, ``"cache"``, ``"deadline"``, ``"fallback"``, ...; see
+            the guide "Lanes"); empty if this is the lane that was asked for.
     """
 
     lane: str
@@ -68,7 +68,8 @@ class LanePlan:
 
     Args:
         lanes: The lanes, the cheapest first.
-        live_cost: What all requests would cost live, US dollars; None: a price is unknown.
+        live_cost: What all requests would cost live, US dollars; None: a price is unknown. Prefixes that the provider
+            caches are taken into account where they make live requests cheaper than a batch.
     """
 
     lanes: tuple[PlannedLane, ...]
@@ -150,13 +151,14 @@ def plan(
         check_number("rate", rate)
         if rate <= 0:
             raise ValueError(f"rate must be > 0 (got {rate}); it is a number of requests per second")
+    price, left = price_of(made.model, prices), seconds_of(deadline)
+    answer, rate = made._longest_answer() or EXPECTED_OUTPUT, rate or USUAL_RATE
+    cached = _Cached(made, answer, price if lane == "auto" and is_cheaper(price) is not False else None)
     tokens: list[float] = []
     source = Source(prompts, made, lambda _: None)
     while items := source.read_now(READ):
-        tokens.extend(made._expect(item.prompt)[0] for item in items)
-    price, left = price_of(made.model, prices), seconds_of(deadline)
-    counted = _counted(lane, made, len(tokens), (left, rate or USUAL_RATE), is_cheaper(price), store)
-    answer = made._longest_answer() or EXPECTED_OUTPUT
+        tokens.extend(cached.rest([(item.prompt, made._expect(item.prompt)[0]) for item in items]))
+    counted = _counted(lane, made, len(tokens), (left, rate), is_cheaper(price), store)
     lanes, begin = [], 0
     for name, requests, why, ends in counted:
         if requests:
@@ -166,7 +168,51 @@ def plan(
             lanes.append(PlannedLane(name, requests, inputs, outputs, cost, *ends, why))
             begin += requests
     usage = Counter(input_tokens=round(sum(tokens)), output_tokens=round(len(tokens) * answer))
-    return LanePlan(tuple(lanes), None if price is None else price.of(usage))
+    live_cost = None if price is None else price.of(usage) + price.of(cached.usage)
+    if cached.requests:
+        lanes.append(cached.lane(rate))
+    return LanePlan(tuple(lanes), live_cost)
+
+
+class _Cached:
+    """The requests that cost less live than in a batch, because the provider's prompt cache has what they begin with.
+
+    Args:
+        strategy: Whose requests they are.
+        answer: Tokens of an answer.
+        price: The price of the model; None: nothing is weighed.
+    """
+
+    def __init__(self, strategy: Any, answer: float, price: Price | None) -> None:
+        self._client, self._answer, self._price = strategy._client, answer, price
+        self._rates = rates_of(price) if strategy._client.has_heads else None
+        self._written: set[int] = set()
+        self.requests, self.usage = 0, Counter[str]()
+
+    def rest(self, prompts: list[tuple[Any, float]]) -> list[float]:
+        """Count those of these prompts, of so many tokens, that cost less live; return the tokens of the others."""
+        if self._rates is None:
+            return [tokens for _, tokens in prompts]
+        rest = []
+        heads = self._client.heads([prompt for prompt, _ in prompts])
+        for head, (_, tokens) in zip(heads, prompts, strict=True):
+            if head is None or not is_cheaper_live(self._rates, tokens, head[1], self._answer, head[4]):
+                rest.append(tokens)
+                continue
+            # The first one with a head writes it.
+            read = "cached_input_tokens" if head[0] in self._written else "cache_write_tokens"
+            self._written.add(head[0])
+            self.requests += 1
+            used = {"input_tokens": round(max(tokens, head[1])), "output_tokens": round(self._answer), read: head[1]}
+            self.usage.update(used)
+        return rest
+
+    def lane(self, rate: float) -> PlannedLane:
+        """What is planned for these; ``rate``: requests per second."""
+        cost = None if self._price is None else self._price.of(self.usage)
+        ends, usage = self.requests / rate, self.usage
+        inputs, outputs = usage["input_tokens"], usage["output_tokens"]
+        return PlannedLane("live", self.requests, inputs, outputs, cost, ends / 2, ends, "cache")
 
 
 Ends = tuple["float | None", "float | None"]

@@ -30,6 +30,7 @@ class AttemptTiming:
         first_token_seconds: Time from sending the request to the first part of the answer, if the reply was streamed.
         tokens_per_second: Output tokens per second: of a streamed reply, from its first part to its end; of any other,
             over the whole execution. None if the provider reported no tokens.
+        error_message: The beginning of the error's message, without secrets; 300 characters at most.
     """
 
     attempt: int
@@ -45,6 +46,7 @@ class AttemptTiming:
     error_category: str | None = None
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
+    error_message: str | None = None
 
     @property
     def total_seconds(self) -> float:
@@ -69,11 +71,22 @@ class WorkItemTiming:
     def of(cls, notes: Timing, success: bool) -> WorkItemTiming:
         """Create the timing from the engine's measurements."""
         attempts = []
-        for number, (times, error, category) in enumerate(notes.attempts(success), 1):
+        for number, (times, error, category, *message) in enumerate(notes.attempts(success), 1):
             start, queue, quota, admission, cooldown, backoff, execution = [round(time, 6) for time in times]
             attempts.append(
                 AttemptTiming(
-                    number, start, queue, quota, admission, cooldown, backoff, execution, error is None, error, category
+                    number,
+                    start,
+                    queue,
+                    quota,
+                    admission,
+                    cooldown,
+                    backoff,
+                    execution,
+                    error is None,
+                    error,
+                    category,
+                    error_message=message[0] if message else None,
                 )
             )
         return cls(attempts)

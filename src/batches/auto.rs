@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+use super::costs::{Size, Usual};
 use super::plan::{PLANNED, Pace, Situation, Why};
 use super::shared::{Held, lock};
 use super::terms::Terms;
+use crate::providers::TokenUsage;
+use crate::providers::plan::Head;
 
 /// Requests that show how fast the provider is.
 const PROBES: usize = 8;
@@ -58,6 +62,17 @@ pub struct Auto {
     turn: tokio::sync::Mutex<()>,
     is_late: AtomicBool,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
+    /// What requests by themselves use, by model.
+    usual: Mutex<FxHashMap<String, Usual>>,
+}
+
+/// What a request and others begin with, where that may be cheap.
+#[derive(Debug, Clone, Copy)]
+pub struct Begins {
+    /// It.
+    pub head: Head,
+    /// All of the request, tokens; none: as much as usual.
+    pub input: Option<f64>,
 }
 
 /// What was seen when the rate was last looked at.
@@ -110,6 +125,7 @@ impl Auto {
             turn: tokio::sync::Mutex::default(),
             is_late: AtomicBool::new(false),
             reasons: Mutex::default(),
+            usual: Mutex::default(),
         }
     }
 
@@ -124,11 +140,11 @@ impl Auto {
     }
 
     /// Where a request goes; this may take until there is room for it.
-    pub async fn place(&self, terms: &Terms, held: impl Fn() -> Held) -> Place {
+    pub async fn place(&self, terms: &Terms, begins: Option<Begins>, held: impl Fn() -> Held) -> Place {
         if !terms.is_cheaper {
             return Place::Live(Why::Price);
         }
-        if self.deadline.is_none() {
+        if self.deadline.is_none() && !self.is_cheaper_live(terms, begins) {
             return Place::Batch;
         }
         self.undecided.fetch_add(1, Ordering::Relaxed);
@@ -145,9 +161,11 @@ impl Auto {
         let mut since = (Instant::now(), self.ended.load(Ordering::Relaxed));
         loop {
             let situation = self.situation(terms.settling, held());
-            match situation.place(&terms.lengths) {
+            let is_cheaper_live = self.is_cheaper_live(terms, begins);
+            match if is_cheaper_live { Err(Why::Cache) } else { situation.place(&terms.lengths) } {
                 Ok(()) => return Place::Batch,
-                Err(Why::Reserve) if self.live.load(Ordering::Relaxed) >= self.window(&situation) => {}
+                // Not all at once: replies tell how much is read from the cache.
+                Err(Why::Reserve | Why::Cache) if self.live.load(Ordering::Relaxed) >= self.window(&situation) => {}
                 Err(why) => return Place::Live(why),
             }
             let _ = timeout(AGAIN, self.moved.notified()).await;
@@ -157,6 +175,32 @@ impl Auto {
             } else if since.0.elapsed() >= SILENCE {
                 self.live.store(0, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Whether a request costs less by itself than in a batch, although batches are cheaper.
+    fn is_cheaper_live(&self, terms: &Terms, begins: Option<Begins>) -> bool {
+        let (Some(prices), Some(begins)) = (terms.prices, begins) else { return false };
+        let usual = lock(&self.usual).get(&terms.model).copied().unwrap_or_default();
+        let Some((input, output)) = usual.sizes() else { return false };
+        let head = f64::from(begins.head.tokens);
+        let input = begins.input.unwrap_or(input).max(head);
+        prices.favour_live(&Size { input, head, output, is_marked: begins.head.marked }, usual.hits())
+    }
+
+    /// Whether it is known what requests to a model use.
+    pub fn knows_usual(&self, model: &str) -> bool {
+        lock(&self.usual).contains_key(model)
+    }
+
+    /// A request that went by itself was answered, and used so much.
+    pub fn used(&self, model: &str, usage: &TokenUsage, head: Option<Head>) {
+        let mut usual = lock(&self.usual);
+        if !usual.contains_key(model) {
+            usual.insert(model.to_owned(), Usual::default());
+        }
+        if let Some(usual) = usual.get_mut(model) {
+            usual.see(usage.input, usage.output, head.map(|head| (head.tokens, usage.cache_read)));
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::auto::{Auto, Wanted};
 use super::chunk::digest;
+use super::costs::Known;
 use super::probing::Probing;
 use super::provider::{Choice, InBatches};
 use super::route::Route;
@@ -49,20 +50,16 @@ impl Lane {
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto, is_proven: AtomicBool::new(false) }
     }
 
-    /// A provider whose questions take this lane. `is_cheaper`: whether batches cost less, if that is known.
+    /// A provider whose questions take this lane. `costs`: what is known of what batches cost.
     ///
     /// # Errors
     /// As [`route`](Self::route).
-    pub fn provider(
-        &self,
-        name: &str,
-        client: &Arc<dyn Provider>,
-        is_cheaper: Option<bool>,
-    ) -> Result<InBatches, LaneError> {
+    pub fn provider(&self, name: &str, client: &Arc<dyn Provider>, costs: Known) -> Result<InBatches, LaneError> {
         let route = self.route(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
-            let terms = Terms::of(name, &*route.wire, &route.of.model, is_cheaper, Some(&self.shared.ledger))?;
-            Ok::<_, JournalError>(Choice { auto: Arc::clone(auto), terms })
+            let terms = Terms::of(name, &*route.wire, &route.of.model, costs, Some(&self.shared.ledger))?;
+            let measuring = Probing::new(self.shared.settings.probe && terms.prices.is_some());
+            Ok::<_, JournalError>(Choice { auto: Arc::clone(auto), terms, measuring })
         });
         let choice = choice.transpose()?;
         Ok(InBatches::new(route, Arc::clone(client), choice))

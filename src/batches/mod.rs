@@ -5,7 +5,8 @@
 //! ledger (`crate::journal::batches`) **before** it is taken, so that a program killed at any instant finds its batches
 //! again, and pays for none twice. [`wire`] has the providers' APIs, [`reconcile`] finds a batch whose id was never read,
 //! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; [`probing`] has the first request go by itself; where the run leaves the choice to us,
-//! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider.
+//! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider, and [`costs`] whether a warm
+//! prompt cache makes up for their price.
 //!
 //! What waits is not in memory: chunks are on the disk until they are at the provider ([`chunk`]), replies until somebody
 //! takes them, and of most items nothing is left but a number ([`lines`]).
@@ -15,6 +16,7 @@
 
 pub mod auto;
 pub mod chunk;
+pub mod costs;
 mod driver;
 pub mod lane;
 mod lines;

@@ -127,6 +127,8 @@ impl Pace {
 pub enum Why {
     /// A batch would cost as much.
     Price,
+    /// A batch would cost more: the provider's prompt cache has what the request begins with.
+    Cache,
     /// The deadline is near: batches would hardly end before it.
     Deadline,
     /// No more could be sent otherwise in time, should batches fail.
@@ -142,6 +144,7 @@ impl Why {
     pub fn name(self) -> &'static str {
         match self {
             Self::Price => "price",
+            Self::Cache => "cache",
             Self::Deadline => "deadline",
             Self::Reserve => "fallback",
             Self::Late => "late",

@@ -1,14 +1,15 @@
 //! A provider whose questions wait in batches, and one whose questions were meant to.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
-use super::auto::{Auto, Place};
+use super::auto::{Auto, Begins, Place};
 use super::chunk::digest;
 use super::lines::Told;
 use super::plan::Why;
+use super::probing::Probing;
 use super::route::{Entered, Route};
 use super::terms::Terms;
 use crate::providers::provider::Attempt;
@@ -21,6 +22,8 @@ pub struct Choice {
     pub auto: Arc<Auto>,
     /// What is known of its batches.
     pub terms: Terms,
+    /// Where a prompt cache may make up for the price of a batch, one request goes by itself to find that out.
+    pub(super) measuring: Probing,
 }
 
 struct Inner {
@@ -48,6 +51,12 @@ impl Provider for InBatches {
     fn defers(&self) -> bool {
         true
     }
+
+    fn notice(&self, asks: &[&Ask]) {
+        if self.0.choice.as_ref().is_some_and(|choice| choice.terms.prices.is_some()) {
+            self.0.live.notice(asks);
+        }
+    }
 }
 
 impl Inner {
@@ -62,17 +71,24 @@ impl Inner {
             let came_back = self.route.came_back(key.0);
             self.choice.iter().filter(|_| !came_back).for_each(|choice| choice.auto.arrives());
             let is_cheaper = self.choice.as_ref().is_none_or(|choice| choice.terms.is_cheaper);
+            let begins = if is_new && is_cheaper { self.begins(&mut ask, key.1.len()) } else { None };
             if is_new && is_cheaper && !self.route.probing.is_over() {
                 // In a box, as what follows, for few requests are any.
                 if let Some(_turn) = Box::pin(self.route.probing.turn()).await {
-                    return Box::pin(self.probe(ask)).await;
+                    return Box::pin(self.probe(ask, begins)).await;
                 }
             }
             if let Some(choice) = self.choice.as_ref().filter(|_| is_new) {
-                let place = choice.auto.place(&choice.terms, || self.route.held());
+                if begins.is_some()
+                    && !choice.auto.knows_usual(&choice.terms.model)
+                    && let Some(_turn) = Box::pin(choice.measuring.turn()).await
+                {
+                    return Box::pin(self.probe(ask, begins)).await;
+                }
+                let place = choice.auto.place(&choice.terms, begins, || self.route.held());
                 match Box::pin(place).await {
                     Place::Batch => {}
-                    Place::Probe => return Box::pin(self.probe(ask)).await,
+                    Place::Probe => return Box::pin(self.probe(ask, begins)).await,
                     // It was in a batch that has ended without an answer.
                     Place::Live(_) if came_back => return Err(choice.elsewhere(Why::Late)),
                     Place::Live(why) => return Err(choice.elsewhere(why)),
@@ -107,11 +123,30 @@ impl Inner {
         Err(status::read(500, &http::HeaderMap::new(), body))
     }
 
-    /// Asks by itself: whether such requests are answered, and how long that takes.
-    async fn probe(&self, ask: Ask) -> Result<Reply, ProviderError> {
+    /// What a question and others begin with, if a cache of that may make up for the price of a batch. `length`: of its
+    /// body, bytes.
+    fn begins(&self, ask: &mut Ask, length: usize) -> Option<Begins> {
+        self.choice.as_ref()?.terms.prices?;
+        // As a line of a batch it had none.
+        ask.plan = OnceLock::new();
+        let head = self.live.head(ask)?;
+        // Of an image, the length says nothing.
+        #[allow(clippy::cast_precision_loss)]
+        let input = (!ask.has_media()).then_some(length as f64 / 4.0);
+        Some(Begins { head, input })
+    }
+
+    /// Asks by itself: whether such requests are answered, how long that takes, and what they use.
+    async fn probe(&self, ask: Ask, begins: Option<Begins>) -> Result<Reply, ProviderError> {
         let began = Instant::now();
         let outcome = self.live.attempt(ask).await;
-        self.choice.iter().for_each(|choice| choice.auto.probed(began.elapsed()));
+        if let Some(choice) = &self.choice {
+            choice.auto.probed(began.elapsed());
+            if let Ok(reply) = &outcome {
+                choice.auto.used(&choice.terms.model, &reply.usage, begins.map(|begins| begins.head));
+            }
+            choice.measuring.ended(outcome.as_ref().err());
+        }
         self.route.probing.ended(outcome.as_ref().err());
         outcome.map(|reply| marked(reply, "live", Some("probe")))
     }
@@ -138,8 +173,8 @@ pub struct Marked {
     pub lane: &'static str,
     /// Why it was not another one.
     pub why: Option<String>,
-    /// Hears of the ends of requests that were meant for batches.
-    pub auto: Option<Arc<Auto>>,
+    /// Hears of the ends of requests that were meant for batches, of this model.
+    pub auto: Option<(Arc<Auto>, String)>,
 }
 
 /// A provider that another one takes the place of at some time.
@@ -164,11 +199,13 @@ impl Provider for Until {
 
 impl Provider for Marked {
     fn attempt(&self, ask: Ask) -> Attempt {
+        let head = self.auto.as_ref().and_then(|_| self.provider.head(&ask));
         let attempt = self.provider.attempt(ask);
         let (lane, why, auto) = (self.lane, self.why.clone(), self.auto.clone());
         Box::pin(async move {
             let outcome = attempt.await;
-            if let Some(auto) = auto.filter(|_| !outcome.as_ref().is_err_and(ProviderError::is_retryable)) {
+            if let Some((auto, model)) = auto.filter(|_| !outcome.as_ref().is_err_and(ProviderError::is_retryable)) {
+                outcome.iter().for_each(|reply| auto.used(&model, &reply.usage, head));
                 auto.ended();
             }
             outcome.map(|reply| marked(reply, lane, why.as_deref()))

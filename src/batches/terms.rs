@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::costs::{Known, Prices};
 use super::plan::{self, Lengths, Situation, Why};
 use super::wire::{Wire, wire_of};
 use crate::journal::batches::Ledger;
@@ -31,8 +32,12 @@ pub enum LaneError {
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Terms {
+    /// The model.
+    pub model: String,
     /// Whether batches cost less.
     pub is_cheaper: bool,
+    /// What tokens cost, where the provider's prompt cache may make up for the price of a batch.
+    pub prices: Option<Prices>,
     /// How long they take.
     pub lengths: Lengths,
     /// How long a cancelled one takes to end, and its results to be fetched.
@@ -40,7 +45,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Of batches with a model. `is_cheaper`: whether they cost less, if that is known. `ledger`: has earlier ones.
+    /// Of batches with a model. `costs`: what is known of them. `ledger`: has earlier ones.
     ///
     /// # Errors
     /// When the ledger cannot be read.
@@ -48,12 +53,14 @@ impl Terms {
         provider: &str,
         wire: &dyn Wire,
         model: &str,
-        is_cheaper: Option<bool>,
+        costs: Known,
         ledger: Option<&Ledger>,
     ) -> Result<Self, JournalError> {
         let seen = ledger.map(|ledger| ledger.lengths(provider, model, OBSERVED)).transpose()?;
         Ok(Self {
-            is_cheaper: is_cheaper.unwrap_or_else(|| wire.is_cheaper(model)),
+            model: model.to_owned(),
+            is_cheaper: costs.is_cheaper.unwrap_or_else(|| wire.is_cheaper(model)),
+            prices: costs.prices.filter(Prices::may_favour_live),
             lengths: Lengths::new(seen.unwrap_or_default()),
             settling: wire.settling(),
         })
@@ -66,11 +73,11 @@ impl Terms {
     pub fn of_client(
         provider: &str,
         client: &Arc<dyn Provider>,
-        is_cheaper: Option<bool>,
+        costs: Known,
         ledger: Option<&Ledger>,
     ) -> Result<Self, LaneError> {
         let (client, wire) = batchable(provider, client)?;
-        Ok(Self::of(provider, &*wire, client.model(), is_cheaper, ledger)?)
+        Ok(Self::of(provider, &*wire, client.model(), costs, ledger)?)
     }
 
     /// How many of so many requests would go into batches, and why the rest would not. `left`: seconds to the deadline;

@@ -1,10 +1,14 @@
-//! Lanes against a provider in memory, on paused time.
+//! Lanes against a provider in memory, on paused time. Here is the provider; the tests are by what they test.
 
+mod answering;
+mod caching;
+mod power;
 mod probing;
+mod resuming;
 mod watching;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::auto::Wanted;
+use super::costs::Known;
 use super::lane::{Lane, LaneError};
 use super::provider::InBatches;
 use super::shared::{Settings, lock};
@@ -22,6 +27,7 @@ use crate::journal::place::Format;
 use crate::journal::record::{Reuse, now};
 use crate::journal::{Durability, Options};
 use crate::providers::call::{Batchable, Call, Calling, Place};
+use crate::providers::plan::{Head, Readable};
 use crate::providers::prompt::Prompt;
 use crate::providers::provider::Attempt;
 use crate::providers::reply::{Output, TokenUsage};
@@ -76,6 +82,35 @@ struct World {
     is_listless: bool,
     /// How often each question was answered and paid for.
     paid: Vec<String>,
+    /// What questions that are sent by themselves begin with alike, tokens, and how many of these are read from a cache.
+    head: Option<(u32, u64)>,
+    /// Before the request of this number the power is cut: what is on the disk is kept here, and nothing goes on.
+    cut: Option<Cut>,
+    requests: usize,
+}
+
+/// A power cut.
+struct Cut {
+    before: usize,
+    ledger: PathBuf,
+    kept: PathBuf,
+    has_happened: bool,
+}
+
+impl World {
+    /// Whether a request has an effect, and whether its reply arrives.
+    fn is_requested(&mut self) -> (bool, bool) {
+        self.requests += 1;
+        let Some(cut) = &mut self.cut else { return (true, true) };
+        if cut.has_happened {
+            return (false, false);
+        }
+        cut.has_happened = self.requests >= cut.before;
+        if cut.has_happened {
+            power::keep(cut, self.requests);
+        }
+        (true, !cut.has_happened)
+    }
 }
 
 struct Batch {
@@ -178,116 +213,134 @@ impl Batchable for Fake {
 
     fn call(&self, call: Call) -> Calling<'_, Received> {
         Box::pin(async move {
-            let mut world = lock(&self.world);
-            let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
-            match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
-                (&Method::POST, ["files"]) => {
-                    world.files.push(String::from_utf8_lossy(&body).into_owned());
-                    Ok(received(&json!({"id": format!("file_{}", world.files.len() - 1)})))
-                }
-                (&Method::DELETE, ["files", _]) => Ok(received(&json!({}))),
-                (&Method::POST, ["batches"]) => {
-                    world.creates += 1;
-                    let fault = world.faults.pop_front();
-                    match fault {
-                        Some(Fault::NotMade500) => return Err(error(500)),
-                        Some(Fault::Forbidden) => return Err(error(401)),
-                        _ => {}
-                    }
-                    let given: Value = serde_json::from_slice(&body).unwrap();
-                    let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
-                    let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
-                    let ends = world.lasts.map(|lasts| tokio::time::Instant::now() + lasts);
-                    world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0, ends, is_cancelled: false });
-                    let number = world.batches.len() - 1;
-                    match fault {
-                        Some(Fault::Lost) => Err(error(504)),
-                        Some(Fault::Made500) => Err(error(500)),
-                        _ => Ok(received(&world.batches[number].shown(number))),
-                    }
-                }
-                (&Method::GET, ["batches"]) => {
-                    world.lists += 1;
-                    world.looked.push((tokio::time::Instant::now(), "list".to_owned()));
-                    if world.is_listless {
-                        return Err(error(503));
-                    }
-                    let batches = world.batches.iter().enumerate().rev();
-                    let shown = batches.filter(|(number, _)| !world.unlisted.contains(number));
-                    let list: Vec<Value> = shown.map(|(number, batch)| batch.shown(number)).collect();
-                    Ok(received(&json!({"data": list, "has_more": false})))
-                }
-                (&Method::POST, ["batches", id, "cancel"]) => {
-                    let number: usize = id["batch_".len()..].parse().unwrap();
-                    let batch = &mut world.batches[number];
-                    batch.is_cancelled = !batch.has_ended();
-                    Ok(received(&batch.shown(number)))
-                }
-                (&Method::GET, ["batches", id]) => {
-                    world.looks += 1;
-                    world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
-                    let number: usize = id["batch_".len()..].parse().unwrap();
-                    let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
-                    batch.looks += 1;
-                    Ok(received(&batch.shown(number)))
-                }
-                _ => Err(error(404)),
+            let (has_effect, is_answered) = lock(&self.world).is_requested();
+            let answer = if has_effect { self.answer(call) } else { Err(error(503)) };
+            if !is_answered {
+                std::future::pending::<()>().await;
             }
+            answer
         })
     }
 
     fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
         Box::pin(async move {
-            let mut world = lock(&self.world);
-            let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
-            if number < world.gone {
-                return Err(error(404));
+            let (has_effect, is_answered) = lock(&self.world).is_requested();
+            let answer = if has_effect { self.lines(&call, each) } else { Err(error(503)) };
+            if !is_answered {
+                std::future::pending::<()>().await;
             }
-            let batch = &mut world.batches[number];
-            batch.fetches += 1;
-            let (fault, fetches) = (batch.fault, batch.fetches);
-            let file = batch.file;
-            let asked: Vec<Value> =
-                world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
-            let mut lines: Vec<String> = asked
-                .iter()
-                .enumerate()
-                .map(|(at, asked)| {
-                    let id = &asked["custom_id"];
-                    if at < done {
-                        let answer = json!({"a": asked["body"]["q"]});
-                        json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
-                            .to_string()
-                    } else {
-                        json!({"custom_id": id, "response": null, "error": {"code": "batch_expired"}}).to_string()
-                    }
-                })
-                .collect();
-            if fetches == 1 {
-                let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
-                world.paid.extend(paid);
-            }
-            match fault {
-                Some(Fault::Cut) if fetches == 1 => {
-                    each(lines[0].as_bytes());
-                    return Err(error(502));
-                }
-                Some(Fault::Odd) => {
-                    lines.reverse();
-                    lines.extend(lines.clone());
-                    lines.push(
-                        "{\"custom_id\":\"another-one\",\"response\":{\"status_code\":200,\"body\":{}}}".to_owned(),
-                    );
-                    lines.push("no line at all".to_owned());
-                }
-                _ => {}
-            }
-            lines.iter().for_each(|line| each(line.as_bytes()));
-            Ok(HeaderMap::new())
+            answer
         })
+    }
+}
+
+impl Fake {
+    #[allow(clippy::needless_pass_by_value)]
+    fn answer(&self, call: Call) -> Result<Received, ProviderError> {
+        let mut world = lock(&self.world);
+        let Place::Base(path) = &call.place else { return Err(error(404)) };
+        let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
+        match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
+            (&Method::POST, ["files"]) => {
+                world.files.push(String::from_utf8_lossy(&body).into_owned());
+                Ok(received(&json!({"id": format!("file_{}", world.files.len() - 1)})))
+            }
+            (&Method::DELETE, ["files", _]) => Ok(received(&json!({}))),
+            (&Method::POST, ["batches"]) => {
+                world.creates += 1;
+                let fault = world.faults.pop_front();
+                match fault {
+                    Some(Fault::NotMade500) => return Err(error(500)),
+                    Some(Fault::Forbidden) => return Err(error(401)),
+                    _ => {}
+                }
+                let given: Value = serde_json::from_slice(&body).unwrap();
+                let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
+                let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
+                let ends = world.lasts.map(|lasts| tokio::time::Instant::now() + lasts);
+                world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0, ends, is_cancelled: false });
+                let number = world.batches.len() - 1;
+                match fault {
+                    Some(Fault::Lost) => Err(error(504)),
+                    Some(Fault::Made500) => Err(error(500)),
+                    _ => Ok(received(&world.batches[number].shown(number))),
+                }
+            }
+            (&Method::GET, ["batches"]) => {
+                world.lists += 1;
+                world.looked.push((tokio::time::Instant::now(), "list".to_owned()));
+                if world.is_listless {
+                    return Err(error(503));
+                }
+                let batches = world.batches.iter().enumerate().rev();
+                let shown = batches.filter(|(number, _)| !world.unlisted.contains(number));
+                let list: Vec<Value> = shown.map(|(number, batch)| batch.shown(number)).collect();
+                Ok(received(&json!({"data": list, "has_more": false})))
+            }
+            (&Method::POST, ["batches", id, "cancel"]) => {
+                let number: usize = id["batch_".len()..].parse().unwrap();
+                let batch = &mut world.batches[number];
+                batch.is_cancelled = !batch.has_ended();
+                Ok(received(&batch.shown(number)))
+            }
+            (&Method::GET, ["batches", id]) => {
+                world.looks += 1;
+                world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
+                let number: usize = id["batch_".len()..].parse().unwrap();
+                let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
+                batch.looks += 1;
+                Ok(received(&batch.shown(number)))
+            }
+            _ => Err(error(404)),
+        }
+    }
+
+    fn lines(&self, call: &Call, each: &mut (dyn FnMut(&[u8]) + Send)) -> Result<HeaderMap, ProviderError> {
+        let mut world = lock(&self.world);
+        let Place::Base(path) = &call.place else { return Err(error(404)) };
+        let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
+        if number < world.gone {
+            return Err(error(404));
+        }
+        let batch = &mut world.batches[number];
+        batch.fetches += 1;
+        let (fault, fetches) = (batch.fault, batch.fetches);
+        let file = batch.file;
+        let asked: Vec<Value> = world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
+        let mut lines: Vec<String> = asked
+            .iter()
+            .enumerate()
+            .map(|(at, asked)| {
+                let id = &asked["custom_id"];
+                if at < done {
+                    let answer = json!({"a": asked["body"]["q"]});
+                    json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
+                        .to_string()
+                } else {
+                    json!({"custom_id": id, "response": null, "error": {"code": "batch_expired"}}).to_string()
+                }
+            })
+            .collect();
+        if fetches == 1 {
+            let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
+            world.paid.extend(paid);
+        }
+        match fault {
+            Some(Fault::Cut) if fetches == 1 => {
+                each(lines[0].as_bytes());
+                return Err(error(502));
+            }
+            Some(Fault::Odd) => {
+                lines.reverse();
+                lines.extend(lines.clone());
+                lines.push("{\"custom_id\":\"another-one\",\"response\":{\"status_code\":200,\"body\":{}}}".to_owned());
+                lines.push("no line at all".to_owned());
+            }
+            _ => {}
+        }
+        lines.iter().for_each(|line| each(line.as_bytes()));
+        Ok(HeaderMap::new())
     }
 }
 
@@ -303,10 +356,21 @@ impl Provider for OfFake {
             if status != 200 {
                 return Err(error(status));
             }
-            lock(&world).sent.push(text.to_string());
+            let read = {
+                let mut world = lock(&world);
+                world.sent.push(text.to_string());
+                world.head.map_or(0, |(_, read)| read)
+            };
             let answer = Bytes::from(json!({"a": &**text}).to_string());
-            Fake { world, key: "k" }.read(200, answer)
+            let reply = Fake { world, key: "k" }.read(200, answer)?;
+            Ok(Reply { usage: TokenUsage { input: 5000, output: 10, cache_read: read, ..reply.usage }, ..reply })
         })
+    }
+
+    fn head(&self, _: &Ask) -> Option<Head> {
+        let (tokens, _) = lock(&self.0).head?;
+        let life = Duration::from_secs(300);
+        Some(Head { key: 1, base: 1, tokens, life, readable: Readable::AtEnd, marked: true })
     }
 
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
@@ -350,7 +414,7 @@ impl Scene {
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.provider("openai", &client, None)
+        lane.provider("openai", &client, Known::default())
     }
 
     /// Asks these questions; returns the answers.
@@ -392,203 +456,3 @@ fn all(texts: &[&str]) -> Vec<Result<String, u16>> {
 }
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
-
-#[tokio::test(start_paused = true)]
-async fn questions_are_answered_in_batches() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(3);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-    assert_eq!(lock(&scene.world).creates, 2);
-    lane.at_rest().await;
-    assert_eq!(lane.counts().collected, 5);
-    lane.close(true).unwrap();
-    assert_eq!(scene.stages(), [Stage::Settled, Stage::Settled]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_in_a_batch_takes_little() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(3);
-    let attempt = scene.provider(&lane, "k").unwrap().attempt(ask("a"));
-    assert!(size_of_val(&*attempt) <= 512, "{} bytes", size_of_val(&*attempt));
-}
-
-#[tokio::test(start_paused = true)]
-async fn whatever_goes_wrong_each_question_is_paid_once() {
-    for (faults, creates) in [
-        (vec![Fault::Lost], 1),
-        (vec![Fault::Made500], 1),
-        (vec![Fault::NotMade500], 2),
-        (vec![Fault::NotMade500, Fault::Lost], 2),
-        (vec![Fault::QueueFull, Fault::QueueFull], 3),
-        (vec![Fault::Fails], 2),
-        (vec![Fault::Expires], 2),
-        (vec![Fault::Cut], 1),
-        (vec![Fault::Odd], 1),
-    ] {
-        let scene = Scene::new(&faults);
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE), "{faults:?}");
-        let mut world = lock(&scene.world);
-        assert_eq!(world.creates, creates, "{faults:?}");
-        world.paid.sort();
-        assert_eq!(world.paid, ["\"a\"", "\"b\"", "\"c\"", "\"d\"", "\"e\""], "{faults:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_create_without_a_reply_is_looked_for_before_it_is_sent_again() {
-    let scene = Scene::new(&[Fault::NotMade500]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let began = tokio::time::Instant::now();
-    scene.ask(&provider, &FIVE).await;
-    assert_eq!(lock(&scene.world).lists, 4);
-    assert!(began.elapsed() >= Duration::from_secs(15 + 60 + 180), "{:?}", began.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn errors_reach_those_they_are_about() {
-    let scene = Scene::new(&[Fault::BadLine]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let mut expected = all(&FIVE);
-    expected[1] = Err(400);
-    assert_eq!(scene.ask(&provider, &FIVE).await, expected);
-    let scene = Scene::new(&[Fault::Forbidden]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, [Err(401), Err(401), Err(401), Err(401), Err(401)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_run_has_left_in_batches_the_next_one_collects() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    lane.flush();
-    lane.submitted().await;
-    lane.detach();
-    assert!(waiting.await.unwrap().iter().all(Result::is_err));
-    drop((provider, lane));
-    assert_eq!(scene.stages(), [Stage::Open]);
-
-    // Another key must not even list them.
-    let lane = scene.lane(10);
-    let message = scene.provider(&lane, "another").err().unwrap().to_string();
-    assert!(message.contains("another API key") && message.contains("http://fake/v1"), "{message}");
-    drop(lane);
-
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let mut questions = FIVE.to_vec();
-    questions.push("new");
-    assert_eq!(scene.ask(&provider, &questions).await, all(&questions));
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (2, 6));
-}
-
-#[tokio::test(start_paused = true)]
-async fn replies_wait_in_the_ledger_for_whoever_asks() {
-    let scene = Scene::new(&[]);
-    for round in 0..3 {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        // In the second round they are not forgotten, as after a crash.
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        if round == 1 {
-            lane.close(true).unwrap();
-        }
-    }
-    assert_eq!(lock(&scene.world).paid.len(), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_that_is_ended_keeps_replies_that_nobody_may_have_stored() {
-    let scene = Scene::new(&[]);
-    for is_complete in [false, false, true, true] {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        lane.close(is_complete).unwrap();
-    }
-    assert_eq!(lock(&scene.world).paid.len(), 10, "asked again only after the third");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
-    let scene = Scene::new(&[Fault::Lost]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    lock(&scene.world).is_listless = true;
-    // Its batch is made, and nobody knows.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(lock(&scene.world).creates, 1);
-    lock(&scene.world).is_listless = false;
-    lane.detach();
-    let _ = waiting.await;
-    drop((provider, lane));
-    assert_eq!(scene.stages(), [Stage::Creating]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (1, 5));
-}
-
-#[tokio::test(start_paused = true)]
-async fn results_that_are_gone_are_asked_for_once_more() {
-    let scene = Scene::new(&[]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    lane.flush();
-    lane.submitted().await;
-    lane.detach();
-    let _ = waiting.await;
-    drop((provider, lane));
-    // A month later.
-    lock(&scene.world).gone = 1;
-    for _ in 0..2 {
-        let lane = scene.lane(10);
-        let provider = scene.provider(&lane, "k").unwrap();
-        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-        let notes = lane.take_notes();
-        let gone = "The results of batch batch_0 are gone at the provider; its requests are sent again";
-        let is_first = lock(&scene.world).gone == 1;
-        assert_eq!(notes.iter().filter(|note| *note == gone).count(), usize::from(is_first), "{notes:?}");
-        // The run may be repeated before its results are stored.
-        lane.close(false).unwrap();
-        lock(&scene.world).gone = 0;
-    }
-    let world = lock(&scene.world);
-    assert_eq!((world.creates, world.paid.len()), (2, 5));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_submitted_is_at_the_provider() {
-    for round in 0..200_usize {
-        let scene = Scene::new(&[]);
-        let lane = scene.lane(2);
-        let provider = scene.provider(&lane, "k").unwrap();
-        let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-        let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-        while lane.counts().waiting < FIVE.len() {
-            tokio::task::yield_now().await;
-        }
-        lane.flush();
-        lane.submitted().await;
-        assert_eq!(lock(&scene.world).creates, 3, "{round}");
-        lane.detach();
-        let _ = waiting.await;
-    }
-}

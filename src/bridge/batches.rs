@@ -14,6 +14,7 @@ use super::journal::{PyOptions, format};
 use super::json;
 use super::runtime::{Process, awaitable, runtime};
 use crate::batches::auto::Wanted;
+use crate::batches::costs::{Known, Prices, Rates, Size};
 use crate::batches::lane::{Lane, LaneError};
 use crate::batches::plan::Why;
 use crate::batches::polling::Polling;
@@ -79,6 +80,22 @@ impl Given {
     }
 }
 
+/// What tokens cost by themselves and in batches: of prompts, of what is read from the cache, of answers.
+type GivenRates = ((f64, f64, f64), (f64, f64, f64));
+
+fn prices(given: GivenRates) -> Prices {
+    let rates = |(input, cached, output)| Rates { input, cached, output };
+    Prices { live: rates(given.0), batch: rates(given.1) }
+}
+
+/// Whether a request that uses so much costs less by itself than in a batch, once the provider's prompt cache has what it
+/// and others begin with.
+#[pyfunction]
+pub fn is_cheaper_live(rates: GivenRates, prompt: f64, head: f64, output: f64, is_marked: bool) -> bool {
+    let (prices, size) = (prices(rates), Size { input: prompt.max(head), head, output, is_marked });
+    prices.may_favour_live() && prices.favour_live(&size, 1.0)
+}
+
 /// The batches of one run, in a ledger.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct BatchLane {
@@ -101,12 +118,20 @@ impl BatchLane {
         Ok(Self { process: Process::current(), lane: Arc::new(lane) })
     }
 
-    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known.
-    #[pyo3(signature = (client, is_cheaper = None))]
-    fn client(&self, py: Python<'_>, client: &NativeClient, is_cheaper: Option<bool>) -> PyResult<NativeClient> {
+    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known;
+    /// `rates`: what tokens cost by themselves and in batches.
+    #[pyo3(signature = (client, is_cheaper = None, rates = None))]
+    fn client(
+        &self,
+        py: Python<'_>,
+        client: &NativeClient,
+        is_cheaper: Option<bool>,
+        rates: Option<GivenRates>,
+    ) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper);
+        let costs = Known { is_cheaper, prices: rates.map(prices) };
+        let provider = self.lane.provider(client.name(), &client.provider()?, costs);
         let provider = provider.map_err(|error| lane_error(py, error))?;
         Ok(client.instead(Arc::new(provider)))
     }
@@ -114,7 +139,8 @@ impl BatchLane {
     /// The same client for questions that were meant for batches, whose replies say so, and why.
     fn live_client(&self, client: &NativeClient, why: String) -> PyResult<NativeClient> {
         self.process.check()?;
-        let auto = self.lane.auto().cloned();
+        let model = || client.provider().ok()?.batchable().map(|client| client.model().to_owned());
+        let auto = self.lane.auto().cloned().map(|auto| (auto, model().unwrap_or_default()));
         Ok(client.instead(Arc::new(Marked { provider: client.provider()?, lane: "live", why: Some(why), auto })))
     }
 
@@ -225,7 +251,8 @@ pub fn plan_batches(
     let (name, provider) = (client.name(), client.provider()?);
     let terms = py.detach(|| {
         let ledger = store.map(|(path, kind)| if path.exists() { Ledger::view(&path, kind) } else { Ok(None) });
-        Terms::of_client(name, &provider, is_cheaper, ledger.transpose()?.flatten().as_ref())
+        let costs = Known { is_cheaper, prices: None };
+        Terms::of_client(name, &provider, costs, ledger.transpose()?.flatten().as_ref())
     });
     let terms = terms.map_err(|error| lane_error(py, error))?;
     let (placed, why) = terms.split(requests, left, rate);

@@ -28,7 +28,7 @@ use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::heads::{self, Head};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::pooled;
-use crate::providers::prompt::{Ask, Correction};
+use crate::providers::prompt::{Ask, Correction, Prompt};
 use crate::providers::schema::Check;
 use crate::providers::shown::Quoted;
 use crate::providers::table::{Api, Language};
@@ -210,6 +210,35 @@ impl NativeClient {
         })
     }
 
+    /// Whether the provider counts the tokens of prompts.
+    #[getter]
+    fn counts(&self) -> PyResult<bool> {
+        // Making the request sends nothing.
+        Ok(self.provider()?.count(Ask::new(Prompt::Text(String::new().into()))).is_some())
+    }
+
+    /// Counts the tokens of a prompt at the provider. Resolves to `(True, tokens)` or `(False, exception)`; None: the
+    /// provider cannot.
+    #[pyo3(signature = (given, timeout, key = None))]
+    fn count<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+        timeout: f64,
+        key: Option<String>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let ask = Ask { key: key.map(SecretString::from), ..Ask::new(prompt::read(given)?) };
+        let Some(count) = self.provider()?.count(ask) else { return Ok(None) };
+        let limit: Duration = seconds(timeout);
+        let counted = awaitable(py, async move {
+            match tokio::time::timeout(limit, AssertUnwindSafe(count).catch_unwind()).await {
+                Ok(outcome) => outcome.map(Counted).map_err(|_| errors::panicked()),
+                Err(_) => Err(PyTimeoutError::new_err(format!("tokens were not counted within {timeout} s"))),
+            }
+        });
+        counted.map(Some)
+    }
+
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`. `place`: notes
     /// what the reply says about limits.
     #[pyo3(signature = (given, timeout, key = None, listener = None, correction = None, place = None))]
@@ -369,6 +398,22 @@ fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, Stri
             Arc::new(Embedder::new(parts, row.language, limits)?)
         }
     })
+}
+
+/// The outcome of a count, made into Python objects only where the interpreter is attached anyway.
+struct Counted(Result<u64, ProviderError>);
+
+impl<'py> IntoPyObject<'py> for Counted {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.0 {
+            Ok(tokens) => Ok((true, *tokens).into_pyobject(py)?.into_any()),
+            Err(error) => Ok((false, errors::provider_error(py, error)?).into_pyobject(py)?.into_any()),
+        }
+    }
 }
 
 /// The outcome of a direct call, made into Python objects only where the interpreter is attached anyway.

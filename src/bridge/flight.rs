@@ -8,7 +8,7 @@ use std::time::Instant;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::timing::Timing;
+use super::timing::{self, Timing};
 use crate::engine::ItemIndex;
 
 /// Where the present attempt is.
@@ -263,13 +263,14 @@ impl Flight {
     }
 
     /// Takes note of why the attempt failed.
-    fn attempt_failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>) {
-        self.timing.get().ended(Some(error), category);
+    #[pyo3(signature = (error, category, message = None))]
+    fn attempt_failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>, message: Option<Py<PyAny>>) {
+        self.timing.get().ended(Some(timing::Error { name: error, category, message }));
     }
 
     /// Takes note that the attempt was answered, and that the item goes on with another request.
     fn round_ended(&self) {
-        self.timing.get().ended(None, None);
+        self.timing.get().ended(None);
         let mut state = self.state();
         state.unreadable = false;
         let _before = state.correction.take();

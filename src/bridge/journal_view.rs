@@ -168,7 +168,8 @@ impl JournalView {
         py.detach(|| behind_gate(|| view.compact(&target, &options, remove))).map_err(|error| journal_error(py, &error))
     }
 
-    /// A page of the last records of items: `(place, item id, index, success, category, JSON)`; go on after the last place.
+    /// A page of the last records of items: `(place, item id, index, success, category, JSON, (run, time, cost))`; go on
+    /// after the last place.
     #[pyo3(signature = (after, limit))]
     fn page<'py>(&self, py: Python<'py>, after: Option<u64>, limit: usize) -> PyResult<Bound<'py, PyList>> {
         let mut page = Vec::new();
@@ -185,7 +186,8 @@ impl JournalView {
             return Err(journal_error(py, &error));
         }
         let page = page.into_iter().map(|(place, head, body)| {
-            (place, head.item_id, head.submission_index, head.success, head.error_category, body)
+            let of_run = (head.run, head.recorded_at, head.spent.cost);
+            (place, head.item_id, head.submission_index, head.success, head.error_category, body, of_run)
         });
         PyList::new(py, page.collect::<Vec<_>>())
     }

@@ -75,10 +75,10 @@ pub fn read(
 
 fn find_heads(provider: &dyn Provider, first: ItemIndex, count: usize, staged: &mut [(ItemIndex, Staged)]) -> Heads {
     let mut heads = Heads(vec![None; count], 0);
+    provider.notice(&staged.iter().map(|(_, question)| &question.ask).collect::<Vec<_>>());
     if !provider.has_heads() {
         return heads;
     }
-    provider.notice(&staged.iter().map(|(_, question)| &question.ask).collect::<Vec<_>>());
     for (item, question) in staged {
         let place = usize::try_from(*item - first).ok();
         if let Some(known) = place.and_then(|place| heads.0.get_mut(place)) {

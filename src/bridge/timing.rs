@@ -24,8 +24,17 @@ struct Attempt {
 /// An attempt after which its item went on, and why it failed, if it did.
 struct Earlier {
     attempt: Attempt,
-    error: Option<Py<PyAny>>,
-    category: Option<Py<PyAny>>,
+    error: Option<Error>,
+}
+
+/// Why an attempt failed.
+pub struct Error {
+    /// The name of its class.
+    pub name: Py<PyAny>,
+    /// Its category.
+    pub category: Option<Py<PyAny>>,
+    /// The beginning of its message.
+    pub message: Option<Py<PyAny>>,
 }
 
 #[derive(Default)]
@@ -76,10 +85,10 @@ impl Timing {
     }
 
     /// The present attempt has ended, and its item has not. `error`: what it failed with.
-    pub fn ended(&self, error: Option<Py<PyAny>>, category: Option<Py<PyAny>>) {
+    pub fn ended(&self, error: Option<Error>) {
         let mut inner = self.inner();
         let attempt = inner.present;
-        inner.earlier.get_or_insert_default().push(Earlier { attempt, error, category });
+        inner.earlier.get_or_insert_default().push(Earlier { attempt, error });
     }
 
     /// Adds what [`attempts`](Self::attempts) returns to JSON text.
@@ -89,8 +98,17 @@ impl Timing {
         let text = |object: &Py<PyAny>| object.extract::<String>(py).ok();
         out.push(b'[');
         for earlier in inner.earlier.iter().flat_map(|earlier| earlier.iter()) {
-            let (error, category) = (earlier.error.as_ref().and_then(text), earlier.category.as_ref().and_then(text));
-            let _ = to_writer(&mut *out, &(times(&earlier.attempt), error, category));
+            let times = times(&earlier.attempt);
+            let Some(Error { name, category, message }) = &earlier.error else {
+                let _ = to_writer(&mut *out, &(times, None::<String>, None::<String>));
+                out.push(b',');
+                continue;
+            };
+            let (name, category) = (text(name), category.as_ref().and_then(text));
+            let _ = match message.as_ref().and_then(text) {
+                Some(message) => to_writer(&mut *out, &(times, name, category, message)),
+                None => to_writer(&mut *out, &(times, name, category)),
+            };
             out.push(b',');
         }
         if success {
@@ -128,13 +146,21 @@ impl Timing {
     }
 
     /// By attempt its times (start, then waits for queue, quota, admission, cooldown and backoff, then execution; all in
-    /// seconds), the name of its error and that error's category. `success`: whether the last one succeeded.
+    /// seconds), the name of its error, that error's category, and its message if there is one. `success`: whether the last one succeeded.
     fn attempts<'py>(&self, py: Python<'py>, success: bool) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let inner = self.inner();
         let mut all = Vec::new();
         let copy = |object: &Option<Py<PyAny>>| object.as_ref().map(|object| object.clone_ref(py));
-        for Earlier { attempt, error, category } in inner.earlier.iter().flat_map(|earlier| earlier.iter()) {
-            all.push((times(attempt), copy(error), copy(category)).into_pyobject(py)?);
+        for Earlier { attempt, error } in inner.earlier.iter().flat_map(|earlier| earlier.iter()) {
+            all.push(match error {
+                Some(Error { name, category, message: Some(message) }) => {
+                    (times(attempt), name.clone_ref(py), copy(category), message.clone_ref(py)).into_pyobject(py)?
+                }
+                Some(Error { name, category, .. }) => {
+                    (times(attempt), name.clone_ref(py), copy(category)).into_pyobject(py)?
+                }
+                None => (times(attempt), py.None(), py.None()).into_pyobject(py)?,
+            });
         }
         if success {
             all.push((times(&inner.present), py.None(), py.None()).into_pyobject(py)?);

@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::address::endpoint;
 use super::call::{Batchable, Call, Calling, Content, Place};
 use super::error::ProviderError;
-use super::keys::Keys;
+use super::keys::{KeyHeader, Keys};
 use super::prompt::Ask;
 use super::redact::Secrets;
 use super::reply::Reply;
@@ -113,11 +113,21 @@ impl Account<'_> {
     /// # Errors
     /// As there.
     pub async fn call(&self, call: Call) -> Result<Received, ProviderError> {
+        self.call_with(call, None).await
+    }
+
+    /// The same, with a key of its own if that is not the usual one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_with(&self, call: Call, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let request = self.request_of(call)?;
-        let mut outcome = self.transport.call(request, self.keys.usual_header().as_ref()).await;
+        let usual = if key.is_none() { self.keys.usual_header() } else { None };
+        let mut outcome = self.transport.call(request, key.or(usual.as_ref())).await;
+        let own = key.map(|key| &key.value);
         match &mut outcome {
-            Ok(received) => self.secrets.mask(received, None),
-            Err(error) => self.secrets.remove(error, None),
+            Ok(received) => self.secrets.mask(received, own),
+            Err(error) => self.secrets.remove(error, own),
         }
         outcome
     }

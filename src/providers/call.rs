@@ -66,6 +66,14 @@ impl Content {
         self
     }
 
+    /// All of it, if that is in memory in one piece.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.0[..] {
+            [Piece::Bytes(bytes)] => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// How long it is, bytes.
     pub fn size(&self) -> u64 {
         let length = |piece: &Piece| match piece {

@@ -19,7 +19,8 @@ use super::account::Account;
 use super::address::{endpoint, metrics_page};
 use super::auth::Signer;
 use super::caching::Caching;
-use super::call::Batchable;
+use super::call::{Batchable, Call};
+use super::counting::Count;
 use super::dialect::{Answer, Body, Dialect};
 use super::error::{Category, ProviderError, Unusable};
 use super::headers::extra_headers;
@@ -174,6 +175,18 @@ impl Provider for Client {
             drop(ask);
             client.complete(client.ask(&question, None, None).await, &question)
         })
+    }
+
+    fn count(&self, ask: Ask) -> Option<Count> {
+        let client = Arc::clone(&self.0);
+        let counting = client.dialect.count(&client.options, &ask).transpose()?;
+        Some(Box::pin(async move {
+            let counting = counting.map_err(ProviderError::Request)?;
+            let key = client.keys.header(ask.key.as_ref()).map_err(ProviderError::Request)?;
+            let call = Call::post("").json(counting.body.clone()).at(counting.place.clone());
+            let received = client.account().call_with(call, key.as_ref()).await?;
+            counting.read(client.dialect.protocol(), &received.body)
+        }))
     }
 
     fn stream_timeout(&self, is_followed: bool) -> Option<f64> {

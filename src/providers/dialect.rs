@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::counting::Counting;
 use super::error::ProviderError;
 use super::options::Options;
 use super::prompt::Ask;
@@ -49,6 +50,14 @@ pub trait Dialect: Send + Sync + 'static {
     /// # Errors
     /// As [`conversation`](Self::conversation).
     fn cache(&self, _options: &Options, _head: &Ask, _seconds: u64) -> Result<Option<Payload>, String> {
+        Ok(None)
+    }
+
+    /// The request that counts the tokens of a question. `None`: the provider has no such request.
+    ///
+    /// # Errors
+    /// As [`conversation`](Self::conversation).
+    fn count(&self, _options: &Options, _ask: &Ask) -> Result<Option<Counting>, String> {
         Ok(None)
     }
 

@@ -4,8 +4,12 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::anthropic::Anthropic;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::anthropic::{Anthropic, COUNTED};
 use super::auth::sigv4::encode;
+use super::counting::{Counting, body_of, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::ProviderError;
 use super::gemini::Gemini;
@@ -80,6 +84,23 @@ impl Dialect for HostedAnthropic {
         Anthropic.conversation(options, ask, body)
     }
 
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        Ok(Some(match self.0 {
+            Host::Bedrock => {
+                let whole = STANDARD.encode(body_with(self, options, ask, |_| true)?);
+                let body = format!("{{\"input\":{{\"invokeModel\":{{\"body\":\"{whole}\"}}}}}}").into();
+                Counting::new(at_bedrock(&options.model, "count-tokens"), body, "inputTokens")
+            }
+            Host::Vertex => {
+                let body = body_of(self, options, ask, |fields| {
+                    fields.retain(|name, _| name == "anthropic_version" || COUNTED.contains(&name.as_str()));
+                    fields.insert("model".to_owned(), json!(options.model));
+                })?;
+                Counting::new(at_vertex("anthropic", "count-tokens", "rawPredict"), body, "input_tokens")
+            }
+        }))
+    }
+
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         Anthropic.read(body, headers)
     }
@@ -122,6 +143,11 @@ impl Dialect for HostedGemini {
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         Gemini.conversation(options, ask, body)
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        let body = body_with(self, options, ask, |name| matches!(name, "tools" | "generationConfig"))?;
+        Ok(Some(Counting::new(at_vertex("google", &options.model, "countTokens"), body, "totalTokens")))
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {

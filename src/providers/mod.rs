@@ -11,6 +11,7 @@
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
 //!   what is decided,
 //!   [`marked`] how providers spell it.
+//! - [`counting`]: requests that count the tokens of a question, without an answer.
 //! - [`call`]: requests that ask nothing: files and batches; and what a batch's lines need of a client.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
@@ -35,6 +36,7 @@ mod chat;
 pub mod client;
 pub mod clouds;
 mod converse;
+mod counting;
 pub mod deferral;
 mod dialect;
 pub mod embeddings;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::call::Batchable;
+use super::counting::Count;
 use super::error::ProviderError;
 use super::plan::Head;
 use super::prompt::Ask;
@@ -18,6 +19,11 @@ pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + S
 pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
+
+    /// Counts the tokens of a question, without an answer. `None`: the provider cannot.
+    fn count(&self, _ask: Ask) -> Option<Count> {
+        None
+    }
 
     /// Whether attempts may end with [`ProviderError::Deferred`].
     fn defers(&self) -> bool {

@@ -80,6 +80,7 @@ const NEW: Quirks = Quirks {
     wants_thoughts: false,
     pings: false,
     marks_as_anthropic: false,
+    counts: false,
 };
 const OLD: Quirks = Quirks { max_tokens: "max_tokens", ..NEW };
 
@@ -192,7 +193,11 @@ pub const TABLE: &[Row] = &[
         ..compatible("mistral", "https://api.mistral.ai/v1", &["MISTRAL_API_KEY"])
     },
     compatible("xai", "https://api.x.ai/v1", &["XAI_API_KEY"]),
-    Row { embeddings: 2048, ..compatible("vllm", "http://localhost:8000/v1", &[]) },
+    Row {
+        language: Language::Chat(Quirks { counts: true, ..OLD }),
+        embeddings: 2048,
+        ..compatible("vllm", "http://localhost:8000/v1", &[])
+    },
     Row { embeddings: 2048, ..compatible("sglang", "http://localhost:30000/v1", &[]) },
     Row { embeddings: 512, ..compatible("ollama", "http://localhost:11434/v1", &[]) },
     Row { base_url: None, embeddings: 2048, ..compatible("openai-compatible", "", &[]) },

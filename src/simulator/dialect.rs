@@ -55,6 +55,11 @@ pub trait Dialect: Send + Sync {
     /// Writes an answer, JSON text.
     fn answer(&self, answer: &Answer<'_>) -> Vec<u8>;
 
+    /// Whether it only counts the tokens of prompts, which costs nothing.
+    fn only_counts(&self) -> bool {
+        false
+    }
+
     /// How answers are streamed, if they can be.
     fn streaming(&self) -> Option<&'static Streaming> {
         None

@@ -3,6 +3,9 @@
 use super::anthropic::Anthropic;
 use super::bedrock::{Converse, INVOKE, INVOKE_STREAM, RAW_PREDICT};
 use super::chat::CHAT;
+use super::counts::{
+    COUNT_BEDROCK, COUNT_CONTENT, COUNT_HOSTED_CONTENT, COUNT_MESSAGES, COUNT_RAW, COUNT_RESPONSES, TOKENIZE,
+};
 use super::dialect::Dialect;
 use super::embeddings::EMBEDDINGS;
 use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT, STREAM_GENERATE_CONTENT, STREAM_GENERATE_EVENTS};
@@ -17,6 +20,7 @@ pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v
                          /v1beta/cachedContents (these also under /v1), \
                          /model/MODEL/converse and /model/MODEL/invoke (of Bedrock, also as streams), \
                          /v1/projects/PROJECT/locations/PLACE/publishers/VENDOR/models/MODEL:METHOD (of Vertex AI), \
+                         those that count tokens, such as /v1/messages/count_tokens, \
                          and batches, such as /v1/files, /v1/batches and /v1/messages/batches";
 
 /// The dialect of errors where no path says which.
@@ -56,6 +60,9 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
         "/v1/responses" => (&RESPONSES, None),
         "/v1/embeddings" => (&EMBEDDINGS, None),
         "/v1/messages" => (&Anthropic, None),
+        "/v1/messages/count_tokens" => (&COUNT_MESSAGES, None),
+        "/tokenize" => (&TOKENIZE, None),
+        "/v1/responses/input_tokens" => (&COUNT_RESPONSES, None),
         _ => {
             if let Some(rest) = path.strip_prefix("/model/") {
                 return at_bedrock(rest);
@@ -67,6 +74,7 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
             };
             let (model, verb) = path.rsplit_once(':')?;
             match verb {
+                "rawPredict" if publisher == "anthropic" && model == "count-tokens" => (&COUNT_RAW, None),
                 "rawPredict" | "streamRawPredict" if publisher == "anthropic" => (&RAW_PREDICT, Some(model)),
                 _ if publisher != "google" => return None,
                 "generateContent" => (&GENERATE_CONTENT, Some(model)),
@@ -76,6 +84,8 @@ pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialec
                     (&STREAM_GENERATE_EVENTS, Some(model))
                 }
                 "streamGenerateContent" => (&STREAM_GENERATE_CONTENT, Some(model)),
+                "countTokens" if vertex.is_some() => (&COUNT_HOSTED_CONTENT, Some(model)),
+                "countTokens" => (&COUNT_CONTENT, Some(model)),
                 "batchEmbedContents" => (&BATCH_EMBED_CONTENTS, Some(model)),
                 _ => return None,
             }
@@ -90,6 +100,7 @@ fn at_bedrock(rest: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
     let (model, action) = rest.rsplit_once('/')?;
     let dialect: &'static dyn Dialect = match action {
         "converse" => &CONVERSE,
+        "count-tokens" => &COUNT_BEDROCK,
         "converse-stream" => &CONVERSE_STREAM,
         "invoke" => &INVOKE,
         "invoke-with-response-stream" => &INVOKE_STREAM,

@@ -4,7 +4,7 @@
 //! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a
 //! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
 //! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
-//! reject, [`prompt_caches`] charge for prompts as their caches do, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`]
+//! reject, [`prompt_caches`] charge for prompts as their caches do, [`state`] is what a model wants back; [`counts`] are the endpoints that only count tokens; [`streams`] split answers into events, [`replies`] send them; [`quota`]
 //! and [`faults`] say when there is none; [`clouds`] give credentials and check them; [`batches`] answer later and for half the price; [`ledger`] remembers everything; [`tls`] encrypts.
 
 mod answers;
@@ -14,6 +14,7 @@ mod bedrock;
 mod caches;
 mod chat;
 mod clouds;
+mod counts;
 mod dialect;
 mod dialects;
 mod embeddings;

@@ -383,6 +383,13 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         Ok(read) => read,
         Err((status, error)) => return Ok(json(status, &error, number)),
     };
+    if dialect.only_counts() {
+        let answer = Answer { question: &question, completions: &[], vectors: &[], digest: 0 };
+        if let Some(fault) = fault {
+            shared.counts().faulted(FaultHit { request: number, kind: fault.kind.name(), question: String::new() });
+        }
+        return Ok(replies::plain(dialect, &answer, fault.map(|fault| fault.kind), number));
+    }
     let prompt = shared.prompt_caches.as_ref().zip(prompt);
     let (completions, vectors) = shared.model.think(&question);
     let (input, output) = (question.input_tokens(), output_tokens(&completions));

@@ -42,6 +42,16 @@ def test_rows_are_answered_in_batches(folder):
     assert (ledger.batch.answers, ledger.live.answers) == (19, 1)
 
 
+def test_without_a_probe_all_rows_are_in_batches(folder):
+    with SimulatedProvider() as provider:
+        done = ask(provider, "--lane", "batch", "--no-probe")
+        ledger = provider.batches
+        refused = ask(provider, "--no-probe", code=2)
+    assert "20 of 20 answered" in done.stderr
+    assert (ledger.batch.answers, ledger.live.answers) == (20, 0)
+    assert "--no-probe needs --lane batch or --lane auto" in refused.stderr
+
+
 def test_batches_are_left_listed_and_collected(folder):
     with SimulatedProvider(batches=SimulatedBatches(delay=3600)) as provider:
         left = ask(provider, "--lane", "batch", "--no-wait")

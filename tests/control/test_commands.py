@@ -169,7 +169,7 @@ def test_what_people_see(held):
         (["set"], 5, "no run is running"),
         (["set", "a", "b"], 2, "'b' is not a setting"),
         (["set", "colour=red", "speed=2"], 2, "'speed=2' is not a setting"),
-        (["requeue", "a", "b", "--failed"], 2, "give ids, or --failed"),
+        (["requeue", "a", "b", "--failed"], 2, "ids cannot be combined"),
         (["wait", "--timeout", "soon"], 2, "such as 90"),
         (["tail", "-n", "5000"], 2, "5000"),
         (["watch", "--interval", "0"], 2, "0"),
@@ -183,9 +183,9 @@ def test_wrong_command_lines(arguments, code, problem):
 
 
 def test_bad_settings_are_refused(held):
-    assert ask("set", "concurrency=0", code=1)["code"] == "bad_argument"
+    assert ask("set", "concurrency=0", code=2)["code"] == "bad_argument"
     assert ask("set", "budget=1", code=1)["code"] == "refused"
-    assert ask("set", code=1)["message"].startswith("nothing to set")
+    assert ask("set", code=2)["message"].startswith("nothing to set")
 
 
 def test_a_run_that_has_died():

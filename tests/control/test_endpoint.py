@@ -152,7 +152,7 @@ async def test_a_run_goes_on_without_an_endpoint(state, monkeypatch, caplog, pro
             assert batch.succeeded == 1
     [record] = [record for record in caplog.records if record.event == "control_unavailable"]
     assert "BATCH_LLM_STATE" in record.getMessage()
-    words = {"foreign": "belongs to another user", "writable": "others can write to", "file": "is not a directory"}
+    words = {"foreign": "belongs to another user", "writable": "is writable by other", "file": "is not a directory"}
     assert words.get(problem, "") in record.getMessage()
     with pytest.raises(ControlError):
         attach("a")

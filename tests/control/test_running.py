@@ -259,7 +259,7 @@ async def test_process_all_is_controlled_too():
         await strategy.begun(2)
         handle = attach("a")
         assert (await handle.status())["progress"]["total"] == 5
-        with pytest.raises(ControlError, match="takes its items from somewhere else"):
+        with pytest.raises(ControlError, match="adds the items of this run itself"):
             await handle.requeue()
         await handle.drain()
         strategy.let(10)

@@ -1,4 +1,4 @@
-"""Twenty tasks of somebody who has a file of prompts, solved by ``--json`` commands alone, and by MCP tools alone."""
+"""Tasks of somebody who has a file of prompts, solved by ``--json`` commands alone, and by MCP tools alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batch_llm.cli import agents
+from batch_llm.testing import SimulatedProvider
 
 from ..cli_helpers import answering, lines, write_lines
 from .programs import until
@@ -33,6 +34,8 @@ class Provider:
         self.goes_on.set()
         self.bad: set[str] = set()
         self.asked: list[str] = []
+        self.counts: SimulatedProvider
+        """Another provider, which counts tokens."""
 
     def answer(self, prompt):
         self.asked.append(prompt)
@@ -112,8 +115,14 @@ def office(request, tmp_path_factory):
         pytest.importorskip("mcp.client.stdio")
     folder = tmp_path_factory.mktemp("desk")
     provider = Provider()
-    with answering(provider.answer) as url, pytest.MonkeyPatch.context() as patch:
+    with (
+        answering(provider.answer) as url,
+        SimulatedProvider() as provider.counts,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.chdir(folder)
+        patch.setenv("ANTHROPIC_API_KEY", "any")
+        patch.setenv("ANTHROPIC_BASE_URL", provider.counts.url)
         patch.setenv("OPENAI_API_KEY", "any")
         patch.setenv("OPENAI_BASE_URL", url)
         patch.setenv("BATCH_LLM_STATE", str(folder / "state"))
@@ -137,6 +146,8 @@ def desk(office, monkeypatch, _no_keys):
     tools, folder, provider, url = office
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "any")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", provider.counts.url)
     yield tools, folder, provider
     provider.goes_on.set()
 
@@ -331,6 +342,16 @@ def test_20_what_is_in_batches(desk, first):
     assert tools.collect(store="first.jsonl.store.db") == {"batches": []}
     with pytest.raises(Failed):
         tools.collect(store="missing.db")
+
+
+def test_21_how_many_tokens_would_it_take_as_the_provider_counts(desk):
+    tools, *_ = desk
+    model = "anthropic:claude-sonnet-5"
+    whole = tools.estimate(file="in.jsonl", model=model, sample=True, limit=2, max_tokens=100)
+    assert whole["sampled"] == whole["requests"] == 2
+    assert whole["sent_to_count"] == 2
+    assert whole["input_tokens"]["low"] == whole["input_tokens"]["high"]
+    assert whole["cost"]["low"] <= whole["cost"]["expected"] <= whole["cost"]["high"]
 
 
 def test_the_server_needs_its_package(tmp_path):

@@ -87,11 +87,14 @@ def test_intervals_of_samples_hold():
 
 
 @pytest.mark.parametrize(
-    ("model", "why"),
-    [("anthropic:claude-sonnet-5", "no tokenizer of claude-sonnet-5 is public"), ("openai:o9", "does not know o9")],
+    ("strategy", "why"),
+    [
+        (llm("xai:grok-x", api_key="key"), "no tokenizer of grok-x is public"),
+        (llm("openai:o9", api_key="key", api="chat"), "does not know o9"),
+    ],
 )
-def test_where_nothing_can_be_counted_the_length_counts_and_the_error_is_said(tiktoken, model, why):
-    found = run(model, ["x" * 4000] * 10, api_key="key", dry_run="sample").estimate
+def test_where_nothing_can_be_counted_the_length_counts_and_the_error_is_said(tiktoken, strategy, why):
+    found = run(strategy, ["x" * 4000] * 10, dry_run="sample").estimate
     assert why in found.counted_by
     assert "-33 % to +100 %" in found.counted_by
     low, expected, high = found.input_tokens
@@ -101,7 +104,7 @@ def test_where_nothing_can_be_counted_the_length_counts_and_the_error_is_said(ti
 
 def test_without_tiktoken_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    found = run("openai:gpt-5-mini", ["x"], api_key="key", dry_run="sample").estimate
+    found = run("openai:gpt-5-mini", ["x"], api_key="key", api="chat", dry_run="sample").estimate
     assert "pip install 'batch-llm[tiktoken]'" in found.counted_by
 
 
@@ -110,7 +113,7 @@ def test_an_encoding_that_cannot_be_loaded_is_no_error(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setitem(sys.modules, "tiktoken", SimpleNamespace(encoding_for_model=fail))
-    found = run("openai:gpt-5-mini", ["x"], api_key="key", dry_run="sample").estimate
+    found = run("openai:gpt-5-mini", ["x"], api_key="key", api="chat", dry_run="sample").estimate
     assert "cannot load the encoding of gpt-5-mini (OSError)" in found.counted_by
 
 
@@ -130,7 +133,7 @@ def test_messages_are_counted(tiktoken, prompt, tokens):
 def test_media_are_not_counted(tiktoken):
     picture = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
     prompt = [{"role": "user", "content": ["what is it?", picture]}]
-    found = run("openai:gpt-5-mini", [{"prompt": prompt}], api_key="key", dry_run="sample").estimate
+    found = run("openai:gpt-5-mini", [{"prompt": prompt}], api_key="key", api="chat", dry_run="sample").estimate
     assert "a prompt has media" in found.counted_by
 
 

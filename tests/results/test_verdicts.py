@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import staged_others  # noqa: F401 - adds its stages
 from .staged_runs import STAGES
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batch_llm import llm
+from batch_llm import llm, process_prompts
 from batch_llm.testing import Fault, SimulatedClouds, SimulatedProvider
 
 KEY = (Path(__file__).parents[2] / "src" / "providers" / "auth" / "testing_key.txt").read_text(encoding="ascii")
@@ -67,6 +67,21 @@ async def test_boto3_converses(source, model, use):
     streamed = "".join(part["contentBlockDelta"]["delta"]["text"] for part in parts if "contentBlockDelta" in part)
     assert streamed == text
     assert parts[-1]["metadata"]["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize("model", [NOVA, CLAUDE])
+async def test_boto3_counts_tokens_as_estimates_do(model, use):
+    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100,
+            "messages": [{"role": "user", "content": "Hello"}]}  # fmt: skip
+    converse = {"converse": {"messages": HELLO}}
+    asked = converse if model == NOVA else {"invokeModel": {"body": json.dumps(body).encode()}}
+    with SimulatedProvider(clouds=True) as provider:
+        use(provider.cloud_environment("aws"))
+        counted = bedrock().count_tokens(modelId=model, input=asked)["inputTokens"]
+        batch = await process_prompts(f"bedrock:{model}", ["Hello"], dry_run="sample")
+        assert provider.stats.clouds.rejected == {}
+    assert batch.estimate.counted_by == "bedrock's endpoint that counts tokens, all of them"
+    assert batch.estimate.input_tokens.expected == pytest.approx(counted)
 
 
 async def test_boto3_calls_claude(use):
@@ -243,6 +258,8 @@ async def test_anthropics_vertex_client(use, metadata):
         messages: Any = [{"role": "user", "content": "Hello"}]
         model = "claude-opus-5@20260101"
         whole = client.messages.create(model=model, max_tokens=100, messages=messages)
+        counted = client.messages.count_tokens(model=model, messages=messages)
+        assert counted.input_tokens == whole.usage.input_tokens
         with client.messages.stream(model=model, max_tokens=100, messages=messages) as stream:
             streamed = stream.get_final_message()
         assert provider.stats.clouds.rejected == {}

@@ -51,6 +51,8 @@ def test_openai(provider, opened):
     assert response.output_text.endswith(": say hello")
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
     assert isinstance(client.responses.parse(model="m", input="x", text_format=City).output_parsed, City)
+    counted = client.responses.input_tokens.count(model="m", input="say hello")
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", response.usage.input_tokens)
     cut = client.responses.create(model="m", input="x", max_output_tokens=1)
     assert cut.incomplete_details.reason == "max_output_tokens"
     for encoding in ("float", "base64"):
@@ -66,6 +68,8 @@ def test_anthropic(provider, opened):
     message = client.messages.create(model="m", max_tokens=100, messages=messages)
     assert message.content[0].text.endswith(": say hello")
     assert message.usage.input_tokens > 0
+    counted = client.messages.count_tokens(model="m", messages=messages)
+    assert counted.input_tokens == message.usage.input_tokens
     tools = [{"name": "weather", "description": "", "input_schema": WEATHER["parameters"]}]
     called = client.messages.create(
         model="m", max_tokens=100, messages=messages, tools=tools, tool_choice={"type": "any"}
@@ -82,6 +86,8 @@ def test_google(provider, opened):
     reply = client.models.generate_content(model="m", contents="say hello")
     assert reply.text.endswith(": say hello")
     assert reply.usage_metadata.total_token_count > 0
+    counted = client.models.count_tokens(model="m", contents="say hello")
+    assert counted.total_tokens == reply.usage_metadata.prompt_token_count
     config = {"response_mime_type": "application/json", "response_schema": City}
     assert isinstance(client.models.generate_content(model="m", contents="x", config=config).parsed, City)
     tool = {"function_declarations": [{"name": "weather", "parameters_json_schema": WEATHER["parameters"]}]}

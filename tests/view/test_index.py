@@ -42,6 +42,17 @@ def numbers(index, **query):
     return [int(one.removeprefix("id-")) for one in ids(index, **query)]
 
 
+class Fickle:
+    """Answers, but "b" only once it does not fail any more."""
+
+    fails = True
+
+    def __call__(self, prompt):
+        if prompt == "b" and self.fails:
+            raise ValueError("no")
+        return prompt.upper()
+
+
 def test_everything_is_listed(index):
     assert sorted(numbers(index)) == list(range(40))
     assert index.is_complete
@@ -90,6 +101,7 @@ def test_orders(index):
 )
 def test_searches(index, search, found):
     assert set(numbers(index, search=search)) == found
+    assert numbers(index, search=search, descending=True) == numbers(index, search=search)[::-1]
 
 
 def test_a_search_within_a_filter(index):
@@ -110,6 +122,7 @@ def test_an_item(index):
     assert found["prompt"]["text"] == f"4 {HOSTILE[4]}"
     assert [attempt["ok"] for attempt in found["attempts"]] == [False, True]
     assert found["attempts"][0]["category"]
+    assert [attempt["message"] for attempt in found["attempts"]] == ["connection reset", None]
     assert index.details(10**9) is None
     json.dumps(found)
 
@@ -135,6 +148,11 @@ def test_bad_queries_are_named():
         Query.of({"only": "nothing"})
     with pytest.raises(ValueError, match="order='id; DROP"):
         Query.of({"order": "id; DROP"})
+    for run_number in ("x", "-1", "1e3", "9" * 19):
+        with pytest.raises(ValueError, match="it is the number of a run"):
+            Query.of({"run": run_number})
+    assert Query.of({"run": "2"}).run == 2
+    assert Query.of({"run": ""}).run is None
     with pytest.raises(ValueError, match="at most 500"):
         Query.of({"search": "x" * 501})
 
@@ -152,14 +170,7 @@ def test_prompts_that_the_store_does_not_have(tmp_path):
 
 def test_it_follows_a_store(tmp_path):
     """A later run adds items, and answers what had failed."""
-    path = str(tmp_path / "run.db")
-    fails = True
-
-    def ask(prompt):
-        if prompt == "b" and fails:
-            raise ValueError("no")
-        return prompt.upper()
-
+    path, ask = str(tmp_path / "run.db"), Fickle()
     run(ask, [("1", "a"), ("2", "b")], store=path, progress=False)
     index = Index(StoredItems(path))
     index.read()
@@ -167,12 +178,17 @@ def test_it_follows_a_store(tmp_path):
     version = index.version
     index.read()
     assert index.version == version, "nothing has changed"
-    fails = False
+    ask.fails = False
     run(ask, [("1", "a"), ("2", "b"), ("3", "c")], store=path, progress=False)
     index.read()
     assert sorted(ids(index)) == ["1", "2", "3"]
     assert ids(index, only="failed") == []
+    assert ids(index, search="b") == ["2"], "the failure is not found any more"
     assert [chart["run"] for chart in index.overview()["charts"]] == [2, 1]
+    assert index.overview()["runs"] == [(2, 2), (1, 1)]
+    assert (ids(index, run=1), sorted(ids(index, run=2)), ids(index, run=3)) == (["1"], ["2", "3"], [])
+    assert ids(index, run=2, search="b") == ["2"]
+    assert ids(index, run=1, search="b") == []
 
 
 @pytest.mark.parametrize("name", ["run.jsonl", "segments/"])
@@ -186,23 +202,19 @@ def test_it_follows_other_kinds_of_stores(tmp_path, name):
     index.read()
     assert index.count == 3
     assert ids(index, search="c") == ["item_2"]
+    (place,) = index.find("item_2")
+    assert index.details(place)["run"] == 2, "who made it is known"
+    assert index.details(place)["recorded_at"] > 1e9
 
 
 @pytest.mark.filterwarnings("ignore:item id")
 def test_ids_that_occur_twice(tmp_path):
-    path = str(tmp_path / "run.db")
-    fails = True
-
-    def ask(prompt):
-        if prompt == "b" and fails:
-            raise ValueError("no")
-        return prompt.upper()
-
+    path, ask = str(tmp_path / "run.db"), Fickle()
     run(ask, [("1", "a"), ("1", "b")], store=path, progress=False)
     index = Index(StoredItems(path))
     index.read()
     assert ids(index) == ["1", "1"]
-    fails = False
+    ask.fails = False
     run(ask, [("1", "a"), ("1", "b")], store=path, progress=False)
     index.read()
     index.read()

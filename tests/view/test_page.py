@@ -79,6 +79,26 @@ def test_filters_and_orders(page):
     page.total("4 items")
 
 
+@pytest.mark.parametrize("kind", ["served", "file"])
+def test_a_store_with_two_runs(browser, tmp_path, kind):
+    path = str(tmp_path / "run.db")
+    for prompts in (["a", "b"], ["a", "b", "c"]):
+        run(str.upper, prompts, store=path, progress=False)
+    items = StoredItems(path)
+    write(items, tmp_path / "run.html")
+    with ViewServer(StoredItems(path)) as server:
+        page = Page(browser, server.url if kind == "served" else (tmp_path / "run.html").as_uri())
+        page.total("3 items")
+        page.page.get_by_role("combobox", name="Run").select_option(label="run 2 (1)")
+        page.total("1 item")
+        item = page.open("item_2")
+        assert "run\n2" in item.locator("dl.facts").first.inner_text()
+        page.page.wait_for_function("location.hash.includes('run=2')")
+        page.page.get_by_role("combobox", name="Run").select_option("")
+        page.total("3 items")
+        page.close()
+
+
 def test_an_item(page):
     page.page.get_by_role("searchbox").fill("id-4")
     item = page.open("id-4")
@@ -87,6 +107,7 @@ def test_an_item(page):
     rows = item.get_by_label("Attempts").locator("tbody tr")
     assert rows.count() == 2
     assert "ConnectionError" in rows.nth(0).inner_text()
+    assert rows.nth(0).locator(".message").inner_text() == "connection reset"
     assert rows.nth(1).inner_text().strip().endswith("ok")
     assert rows.nth(1).locator(".bar").count() >= 2
     page.page.keyboard.press("Escape")
@@ -145,15 +166,15 @@ def test_what_is_shown_is_part_of_the_address(page):
     page.page.get_by_role("button", name="Failed", exact=True).click()
     page.total("4 items")
     page.open("id-13")
-    assert "only=failed" in page.page.url
-    assert "item=" in page.page.url
+    # The address follows once it has been drawn.
+    page.page.wait_for_function("location.hash.includes('only=failed') && location.hash.includes('item=')")
     page.page.reload()
     page.page.locator("article.item[aria-label='Item id-13']").wait_for()
     page.total("4 items")
     page.page.locator("[role=option][aria-selected=true] .id", has_text="id-13").wait_for()
     page.page.keyboard.press("Escape")
     page.page.locator("article.item").wait_for(state="detached")
-    assert "item=" not in page.page.url
+    page.page.wait_for_function("!location.hash.includes('item=')")
 
 
 def test_charts(page):

@@ -80,13 +80,15 @@ def check_own(path: Path) -> None:
     """
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{path} is not a directory; set {STATE_VARIABLE} to another place")
+        raise NotADirectoryError(f"{path} is not a directory; set {STATE_VARIABLE} to another directory")
     if os.name != "posix":
         return
     if found.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to another user; set {STATE_VARIABLE} to a directory of your own")
     if stat.S_IMODE(found.st_mode) & 0o022:
-        raise PermissionError(f"others can write to {path}; take that right away, or set {STATE_VARIABLE}")
+        raise PermissionError(
+            f"{path} is writable by other users; run `chmod go-w {path}`, or set {STATE_VARIABLE} to another directory"
+        )
 
 
 def log_file(run_id: str) -> str:

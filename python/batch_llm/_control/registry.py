@@ -309,7 +309,9 @@ def find(run: str | os.PathLike[str] | None) -> Entry:
             return _only(live, "", f"several running runs are {wanted!r}")
         if matching:
             return matching[0]
-    raise ControlError("unknown_run", f"there is no run {wanted!r}; `batch-llm ps --all` lists all")
+    raise ControlError(
+        "unknown_run", f"there is no run {wanted!r}; `batch-llm ps --all` lists all (an item's id comes after the run)"
+    )
 
 
 def _only(found: list[Entry], none: str, several: str) -> Entry:

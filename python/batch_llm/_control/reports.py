@@ -84,6 +84,7 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate, outlook: Out
         "tokens": _tokens(stats),
         "cost": cost_of(stats, run.pipeline.price()),
         "settings": settings.current(control),
+        "adaptive": control.plan.config.concurrency == "auto",
         "waits": {
             "cooldown": round(cooldown, 3),
             "outage": outage,

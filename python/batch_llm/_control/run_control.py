@@ -293,8 +293,8 @@ class RunControl:
         category, items = settings.requeue_arguments(change.arguments)
         if self.resend is None:
             raise ControlError(
-                "refused", "this run takes its items from somewhere else and cannot send them again; requeue them when "
-                "it is over, and run again with the same store"
+                "refused", "the program adds the items of this run itself, so they cannot be sent again while it runs; "
+                "requeue them when it is over, and run again with the same store"
             )  # fmt: skip
         found = [
             (index, item)
@@ -340,7 +340,7 @@ class RunControl:
         except (concurrent.futures.TimeoutError, TimeoutError):
             if outcome.cancel():
                 raise ControlError("busy", "the event loop of the run is blocked by other code; try again") from None
-            raise ControlError("busy", "the event loop of the run is still at it; look at its status") from None
+            raise ControlError("busy", "the run has not finished this command yet; see `batch-llm status`") from None
         except RuntimeError as error:  # the loop is closed
             raise ControlError("not_running", "the run is over") from error
 

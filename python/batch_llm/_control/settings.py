@@ -107,8 +107,8 @@ def checked(control: RunControl, given: Mapping[str, Any]) -> dict[str, Any]:
         raise ControlError("refused", "a dry run has no limits")
     if run.waits_in_batches and values.keys() & {"concurrency", "deadline"}:
         raise ControlError(
-            "refused", "concurrency and deadline of a run whose requests wait in batches are fixed; drain it, and run "
-            "the same again with others"
+            "refused", "concurrency and deadline are fixed while requests wait in batches; drain the run, and start it "
+            "again with the new ones"
         )  # fmt: skip
     if (
         values.get("budget") is not None

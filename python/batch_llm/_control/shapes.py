@@ -162,6 +162,7 @@ class Status(TypedDict):
     tokens: Tokens
     cost: float | None
     settings: Settings | None
+    adaptive: NotRequired[bool]
     waits: Waits | None
     termination: Ending | None
     changes: list[Change]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._shown import line
+from .._shown import amount, line
 
 if TYPE_CHECKING:
     from .._results import BatchTermination, ProcessingStats
@@ -32,7 +32,7 @@ def summarize(stats: ProcessingStats, ended: BatchTermination, in_flight: float)
     if any(counts.values()):
         rows.append(("tokens", ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)))
     if stats.budget_cost_used:
-        rows.append(("cost", f"{stats.budget_cost_used:,.4f}"))
+        rows.append(("cost", f"{amount(stats.budget_cost_used)}"))
     failed = sorted(stats.error_counts.items(), key=lambda one: (-one[1], one[0]))
     rows += [("failed", f"{count:,} x {category}") for category, count in failed[:KINDS]]
     rest = stats.failed - sum(count for _, count in failed[:KINDS])

@@ -4,7 +4,18 @@ The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane
 at providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
 """
 
-from .choice import LANES, BatchSettings, LaneChoice, LaneName, LaneOptions, check_flex, is_cheaper, lane_of, seconds_of
+from .choice import (
+    LANES,
+    BatchSettings,
+    LaneChoice,
+    LaneName,
+    LaneOptions,
+    check_flex,
+    is_cheaper,
+    lane_of,
+    rates_of,
+    seconds_of,
+)
 from .ticket import BatchTicket, tickets
 
 __all__ = [
@@ -17,6 +28,7 @@ __all__ = [
     "check_flex",
     "is_cheaper",
     "lane_of",
+    "rates_of",
     "seconds_of",
     "tickets",
 ]

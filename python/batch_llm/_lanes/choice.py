@@ -171,6 +171,21 @@ def is_cheaper(price: Price | None) -> bool | None:
     return None if price is None or price.batch is None else price.batch < 1.0
 
 
+Rates = tuple[float, float, float]
+
+
+def rates_of(price: Price | None) -> tuple[Rates, Rates] | None:
+    """What tokens cost live and in batches: of prompts, of what is read from the cache, of answers.
+
+    None: there is no price, or none of its own for what is read from the cache.
+    """
+    if price is None or price.cached_input is None:
+        return None
+    batch = price.in_lane("batch")
+    cached = price.cached_input if batch.cached_input is None else batch.cached_input
+    return (price.input, price.cached_input, price.output), (batch.input, cached, batch.output)
+
+
 def seconds_of(deadline: Any) -> float | None:
     """A deadline in seconds.
 

@@ -65,14 +65,16 @@ class Events:
             self.emit(ProcessingEvent.WORKER_STOPPED, worker_id=worker)
         self.emit(ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed)
         if logger.isEnabledFor(logging.INFO):
-            rate = stats.processed / seconds if seconds > 0 else 0.0
+            rate = (stats.processed - stats.not_sent) / seconds if seconds > 0 else 0.0
+            unsent = f", {stats.not_sent:,} were not sent" if stats.not_sent else ""
             log_event(
                 logging.INFO,
                 "run_ended",
-                "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What limited it:\n%s",
+                "The run ended after %.1f s: %d of %d items succeeded%s, %.1f items/s. What limited it:\n%s",
                 seconds,
                 stats.succeeded,
                 stats.total,
+                unsent,
                 rate,
                 Lines(stats.explain()),
                 seconds=seconds,

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .._endings import FAILURES
-from .._error_text import describe
+from .._error_text import describe, short_message
 from .._held_secrets import learn
 from .._llm import CORRECTION, KnownStrategies, add, usage_of_failure
 from .._logs import log_event, logger
@@ -138,7 +138,7 @@ class Failures:
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
         self._pipeline.log.event(
-            logging.ERROR,
+            logging.INFO,  # that it is retried, or that its item has failed, is logged at another level
             "attempt_timed_out",
             "Item %s, attempt %d: %s",
             flight.item.item_id,
@@ -216,7 +216,7 @@ class Failures:
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
-        flight.attempt_failed(type(error).__name__, info.error_category)
+        flight.attempt_failed(type(error).__name__, info.error_category, short_message(error))
         again, rejection = self.run.engine.failed(
             flight.index, kind, at_least, set_by_server, flight.usage, sign, together
         )

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchLane as Batches
-from .._lanes import check_flex, is_cheaper
+from .._lanes import check_flex, is_cheaper, rates_of
 from .._logs import answer, log_event
 from ..errors import ArtifactError, InBatchError
 from ..pools import PoolStrategy
@@ -196,7 +196,8 @@ class BatchLane(Lane):
                 f"lane={self._choice.lane!r} needs a fixed api_key, not a function: batches can only be found again "
                 "with the key that created them"
             )
-        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)))
+        price = price_of(strategy.model, self._prices)
+        return self._batches.client(own, is_cheaper(price), rates_of(price))
 
     def expect(self, requests: int) -> None:
         """Take note of how many requests there will be, as far as is known."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._results import cache_misses
-from .._shown import line
+from .._shown import amount, line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
 from ..timing import token_speed
@@ -243,14 +243,14 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     if found.conversations:
         lines.append(("rounds", f"{found.rounds:,} in {found.conversations:,} conversations"))
     if found.retried:
-        lines.append(("retries", f"{found.retries:,} further attempts for {found.retried:,} items"))
+        lines.append(("retries", f"{_counted(found.retries, 'further attempt')} for {_counted(found.retried, 'item')}"))
     named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
     if found.latencies:
         times = ", ".join(f"{name} {seconds(found.percentile(part))}" for part, name in named)
         lines.append(("latency", f"{times}, longest {seconds(found.latencies[-1])}"))
     if found.first_tokens:
         times = ", ".join(f"{name} {seconds(nearest(found.first_tokens, part))}" for part, name in named)
-        speed = f"; p50 {nearest(found.speeds, 0.5):,.0f} tokens/s each" if found.speeds else ""
+        speed = f"; p50 {nearest(found.speeds, 0.5):,.0f} tokens/s per request" if found.speeds else ""
         lines.append(("first token", f"{times}{speed}"))
     if found.tokens:
         counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
@@ -286,9 +286,13 @@ def _cache(batch: Batch, found: Figures) -> list[str]:
     return lines + ([misses] if misses else [])
 
 
-def _money(batch: Batch, amount: float) -> str:
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _money(batch: Batch, value: float) -> str:
     """List prices are in US dollars; the user's own may be in anything."""
-    return f"{'$' if batch.prices is None else ''}{amount:,.4f}"
+    return f"{'$' if batch.prices is None else ''}{amount(value)}"
 
 
 def _bounds(batch: Batch) -> list[str]:

@@ -42,7 +42,7 @@ _WORDS = {
     ),
     "concurrency": (
         "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",
-        "nothing, if the run was short and it was still rising; otherwise get a higher limit from the provider",
+        "get a higher limit from the provider; in a short run, it is still rising",
     ),
     "pace": (
         "the request rate was at the provider's limit, estimated from its 429 responses",
@@ -71,7 +71,7 @@ _WORDS = {
     ),
     "budget": (
         "the rest of the budget was reserved for attempts in flight",
-        "set max_tokens, so that each attempt reserves less",
+        "set max_tokens, or lower it, so that each attempt reserves less; or raise the budget",
     ),
     "tools": (
         "the tools of conversations were working",
@@ -87,7 +87,7 @@ _WORDS = {
     ),
     "last_items": (
         "all items had been sent, and the last ones were in flight",
-        "nothing: at the end of a run, this is normal",
+        "use a model that answers faster; at the end of a short run, this is normal",
     ),
     "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
     "paused": ("the run was paused", "call resume()"),

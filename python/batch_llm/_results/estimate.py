@@ -21,7 +21,7 @@ ASSUMED_BYTES = 4.0
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run would use and cost. Nothing was sent.
+    """What a run would use and cost. No prompt was sent to be answered.
 
     Args:
         requests: The number of items.
@@ -32,6 +32,7 @@ class RunEstimate:
         cost: What that costs, US dollars: prompts alone at their lowest, the expectation, and the most; the last is
             None if answers have no maximum length. None: a price is unknown.
         counted_by: How tokens were counted, in words, with the error.
+        sent_to_count: How many prompts the provider was sent to count their tokens, which costs nothing.
     """
 
     requests: int
@@ -41,12 +42,16 @@ class RunEstimate:
     most_output_tokens: int | None
     cost: tuple[float, float, float | None] | None
     counted_by: str
+    sent_to_count: int = 0
 
     def __str__(self) -> str:
         low, expected, high = self.input_tokens
         most = "no maximum is set" if self.most_output_tokens is None else f"at most {self.most_output_tokens:,}"
+        sent = "nothing was sent"
+        if self.sent_to_count:
+            sent = f"{self.sent_to_count:,} prompts were sent to be counted, none to be answered"
         lines = [
-            f"{self.requests:,} requests; nothing was sent",
+            f"{self.requests:,} requests; {sent}",
             f"input   {expected:,.0f} tokens ({low:,.0f} to {high:,.0f}), counted by {self.counted_by}",
             f"output  {self.output_tokens:,} tokens expected ({most})",
         ]
@@ -73,6 +78,7 @@ class RunEstimate:
                 name: None if value is None else round(value, 6) for name, value in zip(names, self.cost, strict=True)
             },
             "counted_by": self.counted_by,
+            "sent_to_count": self.sent_to_count,
         }
 
 

@@ -12,14 +12,16 @@ SMALLEST_SHARE = 0.05
 def explain(stats: Facts) -> str:
     """Return the verdict, then one line per reason, the longest first: its share, what it means, what to change."""
     whole = sum(stats.bound_by.values())
-    lines = [str(verdict(stats))]
+    found = verdict(stats)
+    lines = [str(found)]
     if whole <= 0:
         return lines[0]
     for name, seconds in sorted(stats.bound_by.items(), key=lambda entry: -entry[1]):
         share = seconds / whole
         if share >= SMALLEST_SHARE:
             meaning, remedy = meaning_of(stats, name)
-            lines.append(f"{share:4.0%} of {whole:.1f} s: {meaning}. To change it: {remedy}.")
+            known = name == found.limit and remedy == found.remedy
+            lines.append(f"{share:4.0%} of {whole:.1f} s: {meaning}.{'' if known else f' To change it: {remedy}.'}")
     if stats.sent_live:
         whys = ", ".join(f"{count:,} {_SENT_LIVE.get(why, why)}" for why, count in stats.sent_live.items())
         lines.append(f"Sent one by one instead of in batches: {whys}.")
@@ -31,6 +33,7 @@ def explain(stats: Facts) -> str:
 
 _SENT_LIVE = {
     "price": "because a batch costs as much",
+    "cache": "because the provider's prompt cache made them cheaper than a batch",
     "deadline": "because a batch would probably end after the deadline",
     "fallback": "because, if the batches failed, there would be no time to send more requests one by one",
     "late": "because their batches had to be cancelled before the deadline",

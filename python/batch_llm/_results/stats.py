@@ -51,9 +51,9 @@ class ProcessingStats:
     no prefix that is long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
-    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"fallback"`` (if the batches failed,
-    there would be no time to send more requests one by one), ``"late"`` (their batches had to be cancelled) and
-    ``"unfit"`` (they cannot be in a batch).
+    (batches cost as much), ``"cache"`` (the provider's prompt cache made them cheaper than a batch), ``"deadline"`` (a
+    batch would probably end after it), ``"fallback"`` (if the batches failed, there would be no time to send more
+    requests one by one), ``"late"`` (their batches had to be cancelled) and ``"unfit"`` (they cannot be in a batch).
 
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
     items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``

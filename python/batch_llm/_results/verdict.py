@@ -17,6 +17,8 @@ BUSY = 0.5
 """The share of the time for which the event loop is busy, from which on it is the limit."""
 SLOWER = 3.0
 """How many times as long as at others a request takes at an endpoint that is called slow."""
+RISING = 30.0
+"""Seconds of a run for which ``"auto"`` may still be raising the concurrency."""
 IN_FLIGHT = frozenset({"workers", "concurrency", "last_items"})
 """Reasons behind which is whatever attempts in flight wait for."""
 
@@ -107,7 +109,7 @@ def verdict(stats: Facts) -> Verdict:
         return Verdict("nothing", "no time was recorded: nothing has run", "")
     name = max(stats.bound_by, key=lambda name: stats.bound_by[name])
     if name in IN_FLIGHT:
-        return _of_attempts(stats, name, stats.bound_by[name] / whole)
+        return _of_attempts(stats, name, whole)
     meaning, remedy = meaning_of(stats, name)
     return Verdict(name, f"for {stats.bound_by[name] / whole:.0%} of the time, {meaning}", _first(remedy))
 
@@ -141,7 +143,7 @@ _REMEDIES = (
     (("Authentication", "Permission", "API key", "api key", "401", "403"), "check the API key"),
     (("NotFound", "404"), "check the name of the model and the address"),
     (("Connection", "Connect", "connection"), "check the address and the network"),
-    (("Timeout", "timed out"), "raise the time-out of an attempt"),
+    (("Timeout", "timed out"), "raise timeout_per_item (--timeout), or lower max_tokens"),
     (("RateLimit", "429"), "lower the limits of the run to those of your account"),
     (("Validation", "Parse", "JSON", "StructuredOutput"), "look at an answer, and change the prompt or the schema"),
     (("Quota", "Billing", "402"), "check the credit of your account"),
@@ -156,8 +158,9 @@ def _remedy(name: str, error: str) -> str:
     return "correct that, then run it again"
 
 
-def _of_attempts(stats: Facts, name: str, share: float) -> Verdict:
-    """What attempts in flight wait for."""
+def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:
+    """What attempts in flight wait for; ``whole``: seconds of the run."""
+    share = stats.bound_by[name] / whole
     if stats.loop_busy >= BUSY:
         return Verdict(
             "loop",
@@ -184,6 +187,9 @@ def _of_attempts(stats: Facts, name: str, share: float) -> Verdict:
         meaning = f"for {share:.0%} of the time, all items had been sent{average}"
         return Verdict(name, meaning, "use a model that answers faster")
     meaning, remedy = meaning_of(stats, name)
+    if name == "concurrency" and whole < RISING:
+        meaning = f"'auto' was still raising the concurrency ({stats.concurrency:.0f} at the end)"
+        remedy = "in a short run, this is normal"
     return Verdict(name, f"for {share:.0%} of the time, {meaning}{average}", _first(remedy))
 
 

@@ -223,7 +223,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 def _is_attempt(record: Any) -> bool:
     return (
         type(record) is list
-        and len(record) == 3
+        and 3 <= len(record) <= 4
         and type(record[0]) is list
         and len(record[0]) == 7
         and all(type(seconds) in (int, float) for seconds in record[0])

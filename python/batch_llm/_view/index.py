@@ -25,6 +25,8 @@ from .timeline import WAITS, Timeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ..timing import AttemptTiming
+
 MOST_SELECTIONS = 4
 """Lists of places that are remembered, so that scrolling does not select again."""
 LONGEST_INDEXED = 100_000
@@ -34,7 +36,7 @@ MOST_KINDS = 50
 EXAMPLES = 5
 """Items that are named for each kind of error."""
 MOST_RUNS = 20
-"""Runs of a store whose charts are kept: the last ones."""
+"""Runs of a store that are told apart: the last ones."""
 FRESH_SECONDS = 1.0
 """How long lists and sums are used at least while more items are read."""
 LONGEST_ASKING = 0.1
@@ -57,11 +59,12 @@ SHOWN = (
 """What a list has of each item."""
 _TABLES = f"""
     CREATE TABLE items ({", ".join("place INTEGER PRIMARY KEY" if name == "place" else name for name in COLUMNS)});
-    CREATE INDEX ids ON items (item_id);
     CREATE VIRTUAL TABLE words USING fts5(
         item_id, prompt, answer, content='', tokenize='unicode61 remove_diacritics 2'
     );
 """
+_IDS = "CREATE INDEX IF NOT EXISTS ids ON items (item_id)"
+"""Made once the items are there: that is quicker than with each of them."""
 
 
 class Index:
@@ -89,6 +92,8 @@ class Index:
         self._overview: dict[str, Any] | None = None
         self._timelines: dict[int, Timeline] = {}
         self._last: int | None = None
+        self._are_replaced = False
+        """Whether the words have items that are in no list any more."""
         self._fresh_until = self._spent = 0.0
         self.version = 0
         """Grows with every change."""
@@ -125,6 +130,7 @@ class Index:
             if between is not None:
                 between()
         with self._lock:
+            self._database.execute(_IDS)
             self._drop_replaced(before)
             self.is_complete = True
             self._touch(at_once=True)
@@ -141,11 +147,12 @@ class Index:
     def _drop_replaced(self, before: int | None) -> None:
         """Remove items of earlier runs for which there are results by now."""
         if before is not None:
-            self._database.execute(
+            dropped = self._database.execute(
                 "DELETE FROM items WHERE place <= ? AND EXISTS (SELECT 1 FROM items AS later WHERE later.place > ? AND "
                 "later.item_id = items.item_id AND later.run <> items.run)",
                 [before, before],
             )
+            self._are_replaced = self._are_replaced or dropped.rowcount > 0
 
     def _touch(self, *, at_once: bool = False) -> None:
         """Note a change. While items are read quickly, what was found before is used for a moment longer."""
@@ -163,14 +170,17 @@ class Index:
                 self._database.execute(f"DROP TABLE {table}")
             self._database.executescript(_TABLES)
             self._timelines.clear()
-            self._last, self.is_complete = None, False
+            self._last, self.is_complete, self._are_replaced = None, False, False
             self._touch(at_once=True)
 
     def _add(self, page: Sequence[Item]) -> None:
-        rows, texts = [], []
+        rows, texts, drawn = [], [], []
         for item in page:
             prompt, answer = _items.prompt_of(item.result), _items.answer_of(item.result)
-            rows.append(self._row(item, prompt, answer))
+            # Once, for both are made anew each time.
+            attempts, usage = item.result.timing.attempts, _items.counts_of(item.result)
+            drawn.append((item, attempts, usage))
+            rows.append(self._row(item, (prompt, answer), attempts, usage))
             texts.append((
                 item.place, indexed(clean(item.result.item_id)), indexed((prompt or "")[:LONGEST_INDEXED]),
                 indexed(answer[:LONGEST_INDEXED]),
@@ -183,25 +193,21 @@ class Index:
             database.executemany(f"INSERT OR REPLACE INTO items VALUES ({marks})", rows)  # noqa: S608
             database.executemany("INSERT INTO words (rowid, item_id, prompt, answer) VALUES (?, ?, ?, ?)", texts)
             database.execute("COMMIT")
-            for item, row in zip(page, rows, strict=True):
-                self._draw(item, row[_COST])
+            for (item, attempts, usage), row in zip(drawn, rows, strict=True):
+                # What was reused took place in another run.
+                if item.result.reused is None:
+                    tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+                    timeline = self._timeline(item.run)
+                    timeline.add(attempts, success=bool(item.result.success), tokens=tokens, cost=row[_COST])
             self._touch()
 
-    def _draw(self, item: Item, cost: float | None) -> None:
-        """Add an item to the charts; what was reused took place in another run."""
+    def _row(
+        self, item: Item, texts: tuple[str | None, str], attempts: list[AttemptTiming], usage: dict[str, int]
+    ) -> tuple[Any, ...]:
         result = item.result
-        if result.reused is None:
-            usage = _items.counts_of(result)
-            tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-            timeline = self._timeline(item.run)
-            timeline.add(result.timing.attempts, success=bool(result.success), tokens=tokens, cost=cost)
-
-    def _row(self, item: Item, prompt: str | None, answer: str) -> tuple[Any, ...]:
-        result = item.result
+        prompt, answer = texts
         metadata = result.metadata or {}
-        usage = _items.counts_of(result)
         cost = item.cost if item.cost is not None else self.pricing.of(result)
-        attempts = result.timing.attempts
         seconds = sum(attempt.execution_seconds for attempt in attempts)
         finish = _items.name_of(metadata.get("finish_reason"))
         state = _items.state_of(result)
@@ -247,7 +253,8 @@ class Index:
             found = self._selections.get(query)
             if found is None:
                 with self._timed():
-                    sql, values = query.sql(self._thresholds())
+                    limits = self._thresholds() if query.needs_limits else {}
+                    sql, values = query.sql(limits, all_words=not self._are_replaced)
                     found = array("q", (place for (place,) in self._database.execute(sql, values)))
                 self._selections[query] = found
                 while len(self._selections) > MOST_SELECTIONS:
@@ -339,6 +346,7 @@ class Index:
             "finish": self._counts("finish", "finish IS NOT NULL"),
             "lanes": self._groups("lane"),
             "models": self._groups("model"),
+            "runs": self._runs(),
             "reused": self._counts("reused", "reused IS NOT NULL"),
             "waits": WAITS,
             "charts": [
@@ -386,6 +394,11 @@ class Index:
     def _counts(self, column: str, where: str) -> dict[str, int]:
         sql = f"SELECT {column}, count(*) FROM items WHERE {where} GROUP BY 1 ORDER BY 2 DESC LIMIT 50"  # noqa: S608
         return dict(self._database.execute(sql).fetchall())
+
+    def _runs(self) -> list[tuple[int, int]]:
+        """The last runs that have made results, and how many."""
+        sql = "SELECT run, count(*) FROM items GROUP BY 1 ORDER BY 1 DESC LIMIT ?"
+        return self._database.execute(sql, [MOST_RUNS]).fetchall()
 
     def _groups(self, column: str) -> list[dict[str, Any]]:
         """Sums by a column, of what this run has sent."""

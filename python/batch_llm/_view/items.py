@@ -197,6 +197,7 @@ def details(item: Item, pricing: Pricing, longest: int = LONGEST_TEXT) -> dict[s
                 "ok": attempt.success,
                 "error": name_of(attempt.error_type),
                 "category": name_of(attempt.error_category),
+                "message": None if attempt.error_message is None else one_line(clean(attempt.error_message), 300),
             }
             for attempt in result.timing.attempts[:MOST_ATTEMPTS]
         ],

@@ -37,7 +37,7 @@ _LIBRARIES = ("preact-htm.js", "uplot.js")
 _SCRIPTS = ("base.js", "list.js", "item.js", "charts.js", "panels.js", "compare.js", "main.js")
 _STYLES = ("uplot.css", "style.css")
 _SELF, _NONE = "'self'", "'none'"
-_FEATURES = ("waited", "input", "kind")
+_FEATURES = ("waited", "input", "kind", "run")
 """What is needed of each item to filter and sort, besides what is shown."""
 
 

@@ -44,6 +44,7 @@ class Query:
         only: A name from ``FILTERS``.
         category: Only items that failed with it.
         kind: Only items that failed with such a message.
+        run: Only items whose result this run of the store has made.
         order: A name from ``ORDERS``.
         descending: Whether the largest comes first.
     """
@@ -52,8 +53,14 @@ class Query:
     only: str = "all"
     category: str | None = None
     kind: str | None = None
+    run: int | None = None
     order: str = "place"
     descending: bool = False
+
+    @property
+    def needs_limits(self) -> bool:
+        """Whether it depends on which items are slow or expensive."""
+        return ":" in FILTERS[self.only]
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Query:
@@ -69,13 +76,21 @@ class Query:
         search = given.get("search", "")
         if len(search) > LONGEST_SEARCH:
             raise ValueError(f"search has {len(search):,} characters; at most {LONGEST_SEARCH} are looked for")
+        run = given.get("run") or None
+        if run is not None and not re.fullmatch(r"[0-9]{1,18}", run):
+            raise ValueError(f"run={run[:80]!r}: it is the number of a run")
         return cls(
-            search.strip(), only, given.get("category") or None, given.get("kind") or None, order,
-            given.get("descending") == "1",
+            search.strip(), only, given.get("category") or None, given.get("kind") or None,
+            None if run is None else int(run), order, given.get("descending") == "1",
         )  # fmt: skip
 
-    def sql(self, limits: Mapping[str, float | None]) -> tuple[str, dict[str, Any]]:
-        """Return what selects the places of these items, in their order. ``limits``: those of ``slow`` and others."""
+    def sql(self, limits: Mapping[str, float | None], *, all_words: bool) -> tuple[str, dict[str, Any]]:
+        """Return what selects the places of these items, in their order.
+
+        Args:
+            limits: Those of ``slow`` and others.
+            all_words: Whether all items whose words are in the index are in lists.
+        """
         conditions, values = [FILTERS[self.only]], dict(limits)
         found: dict[str, Any] = {**values}
         if self.category is not None:
@@ -84,11 +99,17 @@ class Query:
         if self.kind is not None:
             conditions.append("state = 0 AND kind = :kind")
             found["kind"] = self.kind
+        if self.run is not None:
+            conditions.append("run = :run")
+            found["run"] = self.run
         words = match_of(self.search)
         if words is not None:
             conditions.append("place IN (SELECT rowid FROM words WHERE words MATCH :words)")
             found["words"] = words
         direction = "DESC" if self.descending else "ASC"
+        if words is not None and all_words and self == Query(self.search, descending=self.descending):
+            # The words are in this order already.
+            return f"SELECT rowid FROM words WHERE words MATCH :words ORDER BY rowid {direction}", found  # noqa: S608
         column = ORDERS[self.order]
         order = f"{column} {direction}" if column == "place" else f"{column} IS NULL, {column} {direction}, place"
         return f"SELECT place FROM items WHERE {' AND '.join(conditions)} ORDER BY {order}", found  # noqa: S608

@@ -78,15 +78,20 @@ def estimate(
     schema: str | None = None,
     max_tokens: int | None = None,
     limit: int | None = None,
+    sample: bool = False,
 ) -> dict[str, Any]:
-    """Say how many requests and tokens a file would take, and what they would cost. Sends nothing; needs no key.
+    """Say how many requests and tokens a file would take, and what they would cost. Answers nothing; needs no key.
 
     file: JSON Lines, CSV, TSV or Parquet, with a column "prompt", "messages", "input" or "text", or others for
     `prompt`. model: such as openai:gpt-5-mini. prompt: a template with column names in braces, such as
     "Summarise: {text}". system: the system prompt. schema: path of a JSON Schema for the answers. max_tokens: of
-    each answer, at most. limit: only the first rows.
+    each answer, at most. limit: only the first rows. sample: count the tokens of a sample, and return an
+    interval; where no tokenizer of the model is here, the provider counts those of up to 100 prompts, for free, which
+    needs a key.
     """
-    more = _options(model=model, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens, limit=limit)
+    more = _options(
+        model=model, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens, limit=limit, sample=sample
+    )
     return _object("run", *more, "--dry-run", "--", file)
 
 
@@ -152,7 +157,7 @@ def explain(run: str | None = None) -> dict[str, Any]:
 
 
 def cost(run: str | None = None) -> dict[str, Any]:
-    """Return what a run has cost, and what it will by the end, in dollars."""
+    """Return what a run has cost, and what it will cost by the end, in dollars."""
     return _object("cost", *_named(run))
 
 

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import click
 
+from .._lanes import BatchSettings
 from .._results import BatchTermination, WorkItemResult
 from .._shown import line
 from .._view import BatchItems
 from .._view import write as write_page
 from ..artifacts import ResponseCache, store_at
 from ..blocking import BlockingResultStream, stream
+from ..estimates import Sampling
 from ..results import BatchResult
 from . import files, parquet, reading, writing
 from .asking import Wanted
@@ -33,6 +35,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     """Answer the rows of a file; return the exit code."""
     if options["sample"] and not options["dry_run"]:
         raise click.UsageError("--sample needs --dry-run")
+    if options["tokenizer"] and not options["sample"]:
+        raise click.UsageError("--tokenizer needs --dry-run --sample")
     source = _source(file, options)
     if options["in_place"]:
         check_in_place(file, source.kind, output, options)
@@ -42,7 +46,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     if options["dry_run"]:
         items = wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1])
         if options["sample"]:
-            estimate_by_sample(items, invalid, options["lane"], as_json=options["as_json"])
+            sampling = Sampling(options["lane"], config_of(options), options["tokenizer"])
+            estimate_by_sample(items, invalid, sampling, as_json=options["as_json"])
         else:
             estimate(items, invalid, as_json=options["as_json"])
         return 0
@@ -108,8 +113,12 @@ def _fill(
         chosen |= {"lane": options["lane"], "deadline": options["deadline"]}
     if options["lane"] in ("batch", "auto"):
         chosen["wait"] = not options["no_wait"]
-    elif options["no_wait"]:
-        raise click.UsageError("--no-wait needs --lane batch or --lane auto")
+        if options["no_probe"]:
+            chosen["batches"] = BatchSettings(probe=False)
+    else:
+        for name in ("no_wait", "no_probe"):
+            if options[name]:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --lane batch or --lane auto")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if has_segments(store) else store}.columns.json")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .._lanes import BatchTicket, tickets
-from .._shown import line
+from .._shown import amount, line
 from ..artifacts import store_at
 from ..errors import BatchLLMError
 from .collecting import collect as collect_all
@@ -77,7 +77,7 @@ def _show(found: list[BatchTicket], as_json: bool) -> None:
             counts += f", {ticket.failed:,} failed"
         if ticket.waiting:
             counts += f", {ticket.waiting:,} to be taken by the next run"
-        cost = f", ${ticket.cost:,.4f}" if ticket.cost else ""
+        cost = f", ${amount(ticket.cost)}" if ticket.cost else ""
         name = ticket.batch_id or f"(no id yet, nonce {ticket.nonce})"
         click.echo(line(f"{name}  {ticket.provider}:{ticket.model}  {state}{_age(ticket)}: {counts}{cost}"))
 

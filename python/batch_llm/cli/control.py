@@ -22,8 +22,16 @@ from ..errors import ControlError
 from . import option_values, showing
 
 NO_RUN, NOT_RUNNING, NOT_OVER, DIED = 5, 6, 7, 8
-_CODES = {"unknown_run": NO_RUN, "several_runs": NO_RUN, "not_running": NOT_RUNNING}
-_EPILOG = "Exit codes: 0 done, 1 the run refused or does not answer, 2 invalid usage, 5 no such run, 6 the run is over."
+_CODES = {"bad_argument": 2, "unknown_run": NO_RUN, "several_runs": NO_RUN, "not_running": NOT_RUNNING}
+_RUN = "RUN is a run's id or its beginning, its name, or the path of its store; it may be left out if one is running."
+_EPILOG = f"{_RUN}\n\nExit codes: 0 done, 1 the run refused or does not answer, 2 invalid usage, 5 no such run"
+_EPILOGS = {
+    "ps": "Exit codes: 0 done, 2 invalid usage.",
+    "wait": f"{_RUN}\n\nExit codes: that of the run (see batch-llm run --help), 2 invalid usage, 5 no such run, 7 not "
+    "over in time, 8 its process has died.",
+    **dict.fromkeys(("status", "watch", "tail", "explain", "cost"), f"{_EPILOG}."),
+}
+"""By command; those that change a run have another one."""
 
 
 class Envelope:
@@ -99,7 +107,7 @@ def _command(name: str, *, changes: bool = False, run: bool = True) -> Callable[
         )(made)
         if takes_run:
             made = click.argument("run", required=False)(made)
-        return click.command(name, epilog=_EPILOG)(made)
+        return click.command(name, epilog=_EPILOGS.get(name, f"{_EPILOG}, 6 the run is over."))(made)
 
     takes_run = run
     return make
@@ -117,15 +125,16 @@ def ps(envelope: Envelope, is_all: bool) -> None:
 def status(run: AttachedRun, envelope: Envelope) -> None:
     """Show how far RUN is, its settings, what it costs, and what was changed.
 
-    RUN is a run's id, its name, or the path of its store; it may be left out where only one is running. A run that is
-    over is shown as its store has it.
+    A run that is over is shown as its store has it.
     """
     found = run.sync.status()
     envelope.show(found, lambda: showing.status(found))
 
 
 @_command("watch")
-@click.option("--interval", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option(
+    "--interval", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds between updates."
+)
 def watch(run: AttachedRun, envelope: Envelope, interval: float) -> None:
     """Show the progress of RUN until it is over. With --json, one object per line."""
     for found in _looks(run, interval):
@@ -165,7 +174,7 @@ def explain(run: AttachedRun, envelope: Envelope) -> None:
 
 @_command("cost")
 def cost(run: AttachedRun, envelope: Envelope) -> None:
-    """Show what RUN has cost, and what it will by the end."""
+    """Show what RUN has cost, and what it will cost by the end."""
     found = run.sync.cost()
     envelope.show(found, lambda: showing.cost(found))
 
@@ -219,7 +228,7 @@ def requeue(envelope: Envelope, arguments: tuple[str, ...], failed: bool, catego
     """
     items = list(arguments[1:])
     if items and (failed or category is not None):
-        raise click.UsageError("give ids, or --failed or --category")
+        raise click.UsageError("ids cannot be combined with --failed or --category")
     run = attach(arguments[0] if arguments else None)
     envelope.run = run.id or (arguments[0] if arguments else None)
     found = run.sync.requeue(items or None, category=category, **options)
@@ -252,7 +261,7 @@ def drain(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
     "--timeout",
     callback=option_values.duration,
     metavar="TIME",
-    help="How long to wait, such as 90s or 8h; exit code 7.",
+    help="How long to wait, such as 90s or 8h.",
 )
 def wait(run: AttachedRun, envelope: Envelope, timeout: float | None) -> int:
     """Wait until RUN is over, and exit with its exit code; 8 if its process has died."""

@@ -34,11 +34,11 @@ GROUPS = {
         "tools",
         "rounds",
     ),
-    "Lane": ("lane", "no_wait", "deadline"),
+    "Lane": ("lane", "no_wait", "no_probe", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "store_prompts", "no_store", "force", "cache"),
     "Control": ("name", "detach"),
-    OTHER: ("dry_run", "sample", "simulate"),
+    OTHER: ("dry_run", "sample", "tokenizer", "simulate"),
 }
 
 
@@ -145,6 +145,12 @@ GROUPS = {
     "--no-wait", is_flag=True, help="End once all requests are in batches; run the same command again to collect."
 )
 @click.option(
+    "--no-probe",
+    is_flag=True,
+    help="With --lane batch or auto: create batches at once, without sending the first request live to see whether "
+    "such requests are answered.",
+)
+@click.option(
     "--deadline",
     callback=option_values.duration,
     metavar="TIME",
@@ -184,8 +190,13 @@ GROUPS = {
 @click.option(
     "--sample",
     is_flag=True,
-    help="With --dry-run: count the tokens of a sample of the rows with the model's tokenizer (OpenAI's; needs "
-    "tiktoken), and print an interval.",
+    help="With --dry-run: count the tokens of a sample of the rows, and print an interval. For some models, the "
+    "provider counts those of up to 100 prompts, which costs nothing.",
+)
+@click.option(
+    "--tokenizer",
+    metavar="FILE",
+    help="With --sample: count with this tokenizer.json, or with hf:OWNER/NAME from Hugging Face. Needs tokenizers.",
 )
 @click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
 @click.option(

@@ -32,8 +32,6 @@ def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[
         "response_model": options["schema"],
         "cache_prompt": _CACHE_PROMPT[options["cache_prompt"]],
         **tools_of(options["tools"], options["rounds"]),
-        # Asked for with each request, so a dry run, which sends none, needs no key.
-        "api_key": _no_key if options["dry_run"] else None,
     }
     common = {name: value for name, value in given.items() if value is not None}
     addresses, fallbacks = options["base_url"], options["fallback"]
@@ -42,11 +40,20 @@ def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[
 
     def make(own: Any, **body: Any) -> NativeStrategy[Any]:
         name = model or (own if ":" in own else f"openai:{own}")
-        return _strategy(name, addresses, fallbacks, {**common, **body})
+        return strategy(name, {**common, **body})
+
+    def strategy(name: str, given: dict[str, Any]) -> NativeStrategy[Any]:
+        if not options["dry_run"]:
+            return _strategy(name, addresses, fallbacks, given)
+        if options["sample"]:
+            # The provider may have to count tokens; without a key it does not.
+            with contextlib.suppress(ValueError):
+                return _strategy(name, addresses, fallbacks, given)
+        return _strategy(name, addresses, fallbacks, {**given, "api_key": _no_key})
 
     folder = Path() if path == "-" else Path(path).parent
     return Wanted(
-        None if model is None else _strategy(model, addresses, fallbacks, common),
+        None if model is None else strategy(model, common),
         options["prompt"],
         options["image"],
         Path(options["image_root"] or folder),
@@ -70,7 +77,8 @@ def _strategy(
 
 
 def _no_key() -> str:
-    return ""
+    """Asked for with each request, so a dry run, which answers none, needs no key."""
+    raise ValueError("no API key is set")
 
 
 class _Guardrails(GuardrailConfig):

@@ -6,6 +6,8 @@ import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._shown import amount
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,7 +35,8 @@ def progress(found: Any) -> str:
     """One line about a run."""
     counts = found["progress"]
     total = f" of {counts['total']:,}" if counts["total_is_final"] else ""
-    words = [f"{found['state']}: {counts['processed']:,}{total} done"]
+    state = "ended early" if found["termination"] and found["state"] == "ended" else found["state"]
+    words = [f"{state}: {counts['processed'] - (counts['not_sent'] or 0):,}{total} done"]
     names = ("failed", "not_sent", "reused", "in_flight", "in_batches", "retrying")
     words += [f"{counts[name]:,} {name.replace('_', ' ')}" for name in names if counts[name]]
     if found["rate"]:
@@ -44,8 +47,8 @@ def progress(found: Any) -> str:
         words.append(f"{span(found['seconds_left'])} left{interval}")
     if found["cost"]:
         final = (found.get("forecast") or {}).get("cost")
-        of = f" of {money(final['low'])} to {money(final['high'])}" if final else ""
-        words.append(f"{money(found['cost'])}{of}")
+        end = f" so far, {money(final['low'])} to {money(final['high'])} by the end" if final else ""
+        words.append(f"{money(found['cost'])}{end}")
     return ", ".join(words)
 
 
@@ -64,7 +67,10 @@ def status(found: Any) -> str:
         lines.append(f"errors      {', '.join(f'{count:,} x {name}' for name, count in found['errors'].items())}")
     if found["settings"] is not None:
         given = {name: value for name, value in found["settings"].items() if value is not None}
-        lines.append(f"settings    {', '.join(f'{name}={setting(name, value)}' for name, value in given.items())}")
+        words = [f"{name}={setting(name, value)}" for name, value in given.items()]
+        if found.get("adaptive"):
+            words[0] = f"concurrency=auto, at most {given['concurrency']:,}"
+        lines.append(f"settings    {', '.join(words)}")
     waits = found["waits"] or {}
     if waits.get("outage") is not None:
         lines.append(f"waiting     the provider has been down for {span(waits['outage'])}")
@@ -166,7 +172,7 @@ def setting(name: str, value: Any) -> str:
 
 def money(value: float) -> str:
     """A sum of money."""
-    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+    return f"${value:,.2f}" if value >= 1 else f"${amount(value)}"
 
 
 def span(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections import Counter
@@ -66,20 +67,22 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, 
 
 
 def estimate_by_sample(
-    items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, lane: str, *, as_json: bool = False
+    items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, sampling: Sampling, *, as_json: bool = False
 ) -> None:
     """Print what a run would send and cost, with the tokens of a sample counted.
 
     Args:
         items: The items.
         invalid: The invalid rows.
-        lane: The lane of the run.
+        sampling: What estimates it.
         as_json: Whether to print JSON.
     """
-    sampling = Sampling(lane)
     for item in items:
         sampling.add(item)
-    found = sampling.estimate()
+    try:
+        found = asyncio.run(sampling.estimate())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         data = {**found.to_dict(), "invalid_rows": invalid.count}
         click.echo(json.dumps({"version": 1, "command": "run", "run": None, "data": data}))

@@ -131,3 +131,17 @@ fn results_that_are_fetched_twice_count_once() {
     assert!(ledger.chunks(false).unwrap().is_empty());
     assert_eq!(ledger.chunks(true).unwrap().len(), 1);
 }
+
+#[test]
+fn what_is_written_is_synced_whatever_the_durability_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    for durability in [Durability::Flush, Durability::Fsync] {
+        let path = folder.path().join(format!("{durability:?}.db"));
+        let ledger = Ledger::open(&path, Format::Sqlite, &Options { durability, ..options() }).unwrap();
+        let pragma = |name: &'static str| {
+            ledger.with("reading", |database| database.pragma_query_value(None, name, |row| row.get::<_, i64>(0)))
+        };
+        // FULL: each commit is on the disk before it returns.
+        assert_eq!(pragma("synchronous").unwrap(), 2);
+    }
+}

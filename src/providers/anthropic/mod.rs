@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::finish;
+use super::counting::{Counting, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
@@ -30,6 +31,10 @@ use reply::{PROTOCOL, Reply, content_of};
 
 /// Longest answer when the user sets none, tokens.
 pub const MAX_TOKENS: u64 = 8192;
+
+/// Fields that the endpoint knows which counts tokens; it rejects others (Anthropic's API reference, 2026).
+pub const COUNTED: &[&str] =
+    &["model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"];
 
 /// The dialect.
 pub struct Anthropic;
@@ -121,6 +126,11 @@ impl Dialect for Anthropic {
             newest.mark(CacheControl::new(marks.hour));
         }
         body.field("messages", &messages)
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        let body = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
+        Ok(Some(Counting::new("v1/messages/count_tokens", body, "input_tokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {

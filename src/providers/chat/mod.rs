@@ -7,6 +7,8 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::call::Place;
+use super::counting::{Counting, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_inside, error_of};
 use super::error::{Category, ProviderError};
 use super::json::{bad, parse};
@@ -41,7 +43,12 @@ pub struct Quirks {
     pub pings: bool,
     /// Whether what is to be cached is marked as at Anthropic (OpenRouter, which passes it on), not as at OpenAI.
     pub marks_as_anthropic: bool,
+    /// Whether it counts tokens, at `tokenize` beside the version (vLLM).
+    pub counts: bool,
 }
+
+/// Fields of a request that make a difference to the tokens of its prompt (vLLM's guide to its server, 2026).
+const COUNTED: &[&str] = &["model", "tools", "chat_template", "chat_template_kwargs"];
 
 /// The dialect.
 pub struct Chat(pub Quirks);
@@ -119,6 +126,14 @@ impl Dialect for Chat {
         }
         cache_fields(marks, body)?;
         body.field("messages", &messages)
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        if !self.0.counts {
+            return Ok(None);
+        }
+        let body = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
+        Ok(Some(Counting { place: Place::Beside("tokenize".to_owned()), body, field: "count" }))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {
@@ -199,6 +214,7 @@ mod tests {
         wants_thoughts: false,
         pings: false,
         marks_as_anthropic: false,
+        counts: false,
     });
 
     fn read(body: &str) -> Result<Answer, ProviderError> {
@@ -236,6 +252,7 @@ mod tests {
             wants_thoughts: true,
             pings: true,
             marks_as_anthropic: false,
+            counts: false,
         });
         let options = testing::options(json!({"model": "m", "max_tokens": 5,
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true}}));

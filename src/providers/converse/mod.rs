@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::finish;
+use super::counting::{Counting, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::ProviderError;
 use super::hosted::at_bedrock;
@@ -23,6 +24,9 @@ mod reply;
 
 use message::{NAME, conversation};
 use reply::{PROTOCOL, Reply, content_of};
+
+/// Fields of a request whose tokens can be counted (the API of Bedrock's runtime, 2026).
+const COUNTED: &[&str] = &["messages", "system", "toolConfig", "additionalModelRequestFields"];
 
 /// The dialect.
 pub struct Converse;
@@ -102,6 +106,12 @@ impl Dialect for Converse {
             }
         }
         body.field("messages", &conversation(&turns, &options.model)?)
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        let whole = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
+        let body = [b"{\"input\":{\"converse\":", &whole[..], b"}}"].concat().into();
+        Ok(Some(Counting::new(at_bedrock(&options.model, "count-tokens"), body, "inputTokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {

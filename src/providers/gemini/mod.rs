@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::counting::{Counting, body_of};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
@@ -96,6 +97,15 @@ impl Dialect for Gemini {
             body.field("contents", &contents)?;
         }
         Ok(Some(body.finish()))
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        let model = json!(placed(&options.model));
+        let whole = body_of(self, options, ask, |fields| drop(fields.insert("model".to_owned(), model)))?;
+        // Without this, instructions and tools would not be counted.
+        let body = [b"{\"generateContentRequest\":", &whole[..], b"}"].concat().into();
+        let path = format!("{}:countTokens", placed(&options.model));
+        Ok(Some(Counting::new(path, body, "totalTokens")))
     }
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::counting::{Counting, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
@@ -26,6 +27,20 @@ use reply::Response;
 use request::{InputItem, InputPart, PlainPart, write};
 
 const PROTOCOL: &str = "Responses";
+
+/// Fields that the endpoint knows which counts tokens (OpenAI's API reference, 2026).
+const COUNTED: &[&str] = &[
+    "model",
+    "conversation",
+    "instructions",
+    "parallel_tool_calls",
+    "previous_response_id",
+    "reasoning",
+    "text",
+    "tool_choice",
+    "tools",
+    "truncation",
+];
 
 /// The dialect.
 pub struct Responses;
@@ -100,6 +115,11 @@ impl Dialect for Responses {
             write(turn, options, marks.and_then(|marks| marks.part_of(place)), &mut items)?;
         }
         body.field("input", &items)
+    }
+
+    fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
+        let body = body_with(self, options, ask, |name| COUNTED.contains(&name))?;
+        Ok(Some(Counting::new("responses/input_tokens", body, "input_tokens")))
     }
 
     fn streaming(&self, model: &str) -> Option<Streaming> {

@@ -109,7 +109,13 @@ impl Transport {
             key.put_on(headers);
         }
         if let (Some(signer), None) = (&self.signer, key) {
-            signer.sign_headers().await?.key.put_on(request.headers_mut());
+            let signed = match (request.method(), body.bytes()) {
+                (&Method::POST, Some(bytes)) => {
+                    signer.sign(request.url(), request.headers(), &bytes.clone().into()).await?
+                }
+                _ => signer.sign_headers().await?,
+            };
+            signed.key.put_on(request.headers_mut());
         }
         *request.body_mut() = Some(body.into());
         let shard = self.pool.next();

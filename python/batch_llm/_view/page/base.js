@@ -34,7 +34,7 @@ const ORDERS = {
   place: "completion", id: "id", seconds: "time", waited: "wait", cost: "cost", attempts: "attempts",
   input: "input tokens", output: "output tokens",
 }
-const EVERYTHING = { search: "", only: "all", category: "", kind: "", order: "place", descending: "" }
+const EVERYTHING = { search: "", only: "all", category: "", kind: "", run: "", order: "place", descending: "" }
 
 // Rows come as lists, to be short.
 const named = (columns, row) => Object.fromEntries(columns.map((name, at) => [name, row[at]]))
@@ -76,7 +76,7 @@ class Embedded {
     return this.found.rows
   }
 
-  test({ search, only, category, kind }) {
+  test({ search, only, category, kind, run }) {
     const { slow, expensive } = this.data.overview.figures
     const tests = {
       all: () => true, succeeded: (row) => row.state === 1, failed: (row) => row.state === 0,
@@ -86,7 +86,7 @@ class Embedded {
       truncated: (row) => row.truncated, reused: (row) => row.reused,
     }
     const parts = [...search.toLowerCase().matchAll(/"([^"]*)"|([^\s"]+)/g)].map((found) => found[1] ?? found[2])
-    return (row) => tests[only](row) && (!category || row.category === category) && (!kind || row.kind === kind) &&
+    return (row) => tests[only](row) && (!category || row.category === category) && (!kind || row.kind === kind) && (!run || row.run === Number(run)) &&
       (!parts.length || this.has(row, parts))
   }
 

@@ -54,7 +54,7 @@ function Attempts({ item }) {
       <tbody>${attempts.map((one, at) => html`<tr>
         <td>${at + 1}</td><td><div class="track" aria-hidden="true">${bars(one)}</div></td>
         <td class="number">${duration(one.seconds)}</td><td>${waited(one)}</td>
-        <td class=${one.ok ? "" : "failed"}>${one.ok ? "ok" : `${one.error ?? "failed"}${one.category ? ` (${one.category})` : ""}`}</td></tr>`)}
+        <td class=${one.ok ? "" : "failed"}>${one.ok ? "ok" : `${one.error ?? "failed"}${one.category ? ` (${one.category})` : ""}`}${one.message && html`<div class="dim message">${one.message}</div>`}</td></tr>`)}
       </tbody></table></div>
     <p class="legend">${used.map((name) => html`<span><i class=${`bar ${name}`}></i>${WAITS[name]}</span>`)}<span><i class="bar request"></i>request</span>
       ${attempts.some((one) => !one.ok) && html`<span><i class="bar bad"></i>failed request</span>`}</p>
@@ -75,7 +75,7 @@ function ItemView({ item, hint, onClose, heading }) {
       ["model", item.model], ["lane", item.lane], ["finish", item.finish], ["reused", item.reused && `from the ${item.reused}`],
       ["cost", item.cost == null ? null : money(item.cost)],
       ...Object.entries(item.tokens).filter(([name]) => name !== "total_tokens").map(([name, value]) => [words(name), count(value)]),
-      ["stored", moment(item.recorded_at)],
+      ["stored", moment(item.recorded_at)], ["run", item.run || null],
     ]} />
     <div class="pair">
       <${Text} name="Prompt" text=${item.prompt} missing=${hint} />

@@ -10,6 +10,7 @@ function queryOfAddress() {
   const query = Object.fromEntries(Object.entries(EVERYTHING).map(([name, usual]) => [name, given.get(name) ?? usual]))
   if (!(query.only in FILTERS)) query.only = "all"
   if (!(query.order in ORDERS)) query.order = "place"
+  if (!/^\d{0,15}$/.test(query.run)) query.run = ""
   return query
 }
 
@@ -48,7 +49,7 @@ function useOverview() {
   return [overview, problem]
 }
 
-function Toolbar({ query, change, categories, total, search }) {
+function Toolbar({ query, change, categories, runs, total, search }) {
   const [text, setText] = useState(query.search)
   const timer = useRef(0)
   // Effects run late: what was typed meanwhile is newer than the search.
@@ -70,6 +71,8 @@ function Toolbar({ query, change, categories, total, search }) {
     <div class="chips" role="group" aria-label="Filter">${Object.entries(FILTERS).map(([name, label]) => html`<button aria-pressed=${query.only === name} onClick=${() => change({ only: name, category: "", kind: "" })}>${label}</button>`)}</div>
     ${Object.keys(categories).length > 0 && html`<select aria-label="Category of failures" value=${query.category} onChange=${(event) => change({ category: event.currentTarget.value, kind: "", ...(event.currentTarget.value && { only: "failed" }) })}>
       <option value="">any category</option>${Object.entries(categories).map(([name, number]) => html`<option value=${name}>${name} (${count(number)})</option>`)}</select>`}
+    ${runs.length > 1 && html`<select aria-label="Run" value=${query.run} onChange=${(event) => change({ run: event.currentTarget.value })}>
+      <option value="">any run</option>${runs.map(([name, number]) => html`<option value=${name}>run ${name} (${count(number)})</option>`)}</select>`}
     <label>Sort by <select value=${query.order} onChange=${(event) => change({ order: event.currentTarget.value, descending: ["place", "id"].includes(event.currentTarget.value) ? "" : "1" })}>
       ${Object.entries(ORDERS).map(([name, label]) => html`<option value=${name}>${label}</option>`)}</select></label>
     <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title=${query.descending ? "Descending; turn around" : "Ascending; turn around"} aria-label="Descending">${query.descending ? "↓" : "↑"}</button>
@@ -182,7 +185,7 @@ function App() {
         if (step) { const next = tabs[(tabs.indexOf(name) + step + tabs.length) % tabs.length]; setTab(next); document.getElementById(`tab-${next}`).focus() }
       }}>${name}${name === "Errors" && figures.failed > 0 ? html` <span class="dim">${count(figures.failed)}</span>` : ""}</button>`)}</nav>
     <div id="view" role="tabpanel" aria-labelledby=${`tab-${tab}`}>
-    ${tab === "Items" && html`<${Toolbar} query=${query} change=${change} categories=${overview.categories} total=${total} search=${search} />
+    ${tab === "Items" && html`<${Toolbar} query=${query} change=${change} categories=${overview.categories} runs=${overview.runs} total=${total} search=${search} />
       <div class=${`work ${item !== undefined ? "open" : ""}`}>
         <div class="listed"><div class="row head" aria-hidden="true"><i></i><span>id</span><span class="prompt">prompt</span><span class="answer">answer</span><span></span><span class="number time">time</span><span class="number cost">cost</span></div>
           <${VirtualList} label="Items" of=${key} version=${overview.version} load=${load} row=${listed} describe=${describe} selected=${selected}
