@@ -13,6 +13,7 @@ mod answers;
 mod batchable;
 mod caches;
 mod fields;
+mod streamed;
 
 use super::account::Account;
 use super::address::{endpoint, metrics_page};
@@ -21,7 +22,7 @@ use super::caching::Caching;
 use super::call::{Batchable, Call};
 use super::counting::Count;
 use super::dialect::{Answer, Body, Dialect};
-use super::error::{Category, Cut, ProviderError, Unusable};
+use super::error::{Category, ProviderError, Unusable};
 use super::headers::extra_headers;
 use super::heads::{self, Heads};
 use super::keys::{KeyHeader, Keys};
@@ -367,17 +368,7 @@ impl Inner {
         let mut reading = Reading { url, fold: *fold, clocks: *clocks, listener: listener.cloned(), so_far: None };
         let outcome = self.transport.stream(body, key, &mut reading).await;
         let Some(so_far) = reading.so_far else { return outcome };
-        let answer = self.dialect.read(so_far.as_bytes(), &HeaderMap::new()).unwrap_or_default();
-        let text = answer.choices.into_iter().next().map(|choice| choice.text).unwrap_or_default();
-        match outcome.map(|received| (self.dialect.read(&received.body, &received.headers), received)) {
-            // The error that ended the stream.
-            Ok((Err(error), _)) => Err(error.with_usage(answer.usage).with_beginning(text)),
-            Ok((_, received)) => Ok(received),
-            Err(error) => {
-                let (category, message) = (error.category(), error.to_string());
-                Err(ProviderError::Cut(Box::new(Cut { category, message, text, usage: answer.usage })))
-            }
-        }
+        streamed::with_beginning(&*self.dialect, outcome, &so_far)
     }
 
     async fn ask(
@@ -395,6 +386,9 @@ impl Inner {
                 Box::pin(self.streamed(body, key.as_deref(), streams, listener)).await?
             }
         };
+        if streams.is_none() {
+            received = streamed::fold_unasked(&*self.dialect, &self.options.model, received)?;
+        }
         self.secrets.mask(&mut received, key_of(question));
         let mut answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
@@ -433,7 +427,10 @@ impl Inner {
             body = next.into();
             let paid = whole.usage;
             let received = match streams {
-                None => self.transport.post(&body, key).await,
+                None => {
+                    let received = self.transport.post(&body, key).await;
+                    received.and_then(|plain| streamed::fold_unasked(&*self.dialect, &self.options.model, plain))
+                }
                 Some(streams) => self.streamed(&body, key, streams, listener).await,
             };
             let mut received = received.map_err(|error| error.with_usage(paid))?;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::{error_words, limits};
+use super::{error_words, lenient, limits};
 
 /// How deep errors are looked for in a body.
 const DEPTH: usize = 6;
@@ -59,11 +59,20 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// From a body, or from the error object in it: whatever shape servers give it (`{"error": {...}}`, `{"error": "text"}`,
+    /// From a body, whatever shape servers give it (`{"error": {...}}`, `{"error": "text"}`,
     /// a list of them, flat, FastAPI's `detail`, JSON inside of a text).
     pub fn of(value: &Value) -> Self {
+        Self::gathered(|said| said.gather(value, 0))
+    }
+
+    /// From what a reply calls an error.
+    pub fn of_error(error: &Value) -> Self {
+        Self::gathered(|said| said.gather_error(error, 0))
+    }
+
+    fn gathered(gather: impl FnOnce(&mut Self)) -> Self {
         let mut said = Self::default();
-        said.gather(value, 0);
+        gather(&mut said);
         if !said.behind.is_empty() && !said.message.contains(&said.behind) {
             let colon = if said.message.is_empty() { "" } else { ": " };
             said.message = format!("{}{colon}{}", said.message, said.behind);
@@ -117,6 +126,7 @@ impl ErrorBody {
                 ("base_resp", Some(Value::Object(inner))) => self.take_base_resp(inner),
                 // Taken as a message above.
                 ("detail", Some(Value::String(_))) | (_, None) => {}
+                ("error" | "errors" | "last_error", Some(inner)) => self.gather_error(inner, depth + 1),
                 (_, Some(inner)) => self.gather(inner, depth + 1),
             }
         }
@@ -127,10 +137,22 @@ impl ErrorBody {
             let parsed = answer.as_str().and_then(json_inside);
             for name in ["error", "errors"] {
                 if let Some(inner) = parsed.as_ref().unwrap_or(answer).get(name) {
-                    self.gather(inner, depth + 1);
+                    self.gather_error(inner, depth + 1);
                 }
             }
         }
+    }
+
+    /// What is called an error is one, whatever number its code is, unless it says nothing else.
+    fn gather_error(&mut self, value: &Value, depth: usize) {
+        if let Value::Object(fields) = value
+            && says_success(fields)
+            && !matches!(fields.get("success"), Some(Value::Bool(true)))
+            && !lenient::says_nothing(value)
+        {
+            self.gather_words(fields, depth);
+        }
+        self.gather(value, depth);
     }
 
     /// The codes and the message that stand directly in an object.
@@ -264,6 +286,18 @@ mod tests {
         assert_eq!(message(&gateway(json!("busy"))), "Provider returned error: busy");
         assert_eq!(message(&gateway(json!("Provider returned error"))), "Provider returned error");
         assert_eq!(message(&gateway(json!("x".repeat(5000)))).chars().count(), LONGEST_MESSAGE);
+    }
+
+    #[test]
+    fn an_error_with_the_code_of_a_success_keeps_its_words() {
+        for code in [json!(0), json!("0"), json!(200), json!("success")] {
+            let error = json!({"message": "model engine crashed", "code": code});
+            assert_eq!(ErrorBody::of_error(&error).message, "model engine crashed");
+            assert_eq!(message(&json!({"error": error})), "model engine crashed");
+            assert_eq!(message(&json!({"data": {"error": error}})), "model engine crashed");
+        }
+        assert_eq!(message(&json!({"error": {"message": "ok", "code": 0}})), "");
+        assert_eq!(message(&json!({"error": {"message": "done", "success": true}})), "");
     }
 
     #[test]

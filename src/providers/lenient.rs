@@ -197,7 +197,8 @@ pub fn error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>
     Ok((!says_nothing(&value)).then_some(value))
 }
 
-fn says_nothing(value: &Value) -> bool {
+/// Whether an error says nothing, or that all is well.
+pub fn says_nothing(value: &Value) -> bool {
     const NOTHING: &[&str] = &["", "0", "200", "none", "null", "ok", "success"];
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -36,7 +36,7 @@ fn aws_name(headers: &HeaderMap) -> Option<String> {
 
 /// Reads an error object that came inside a success reply.
 pub fn inside(error: &Value, headers: &HeaderMap) -> ProviderError {
-    within(ErrorBody::of(error), headers)
+    within(ErrorBody::of_error(error), headers)
 }
 
 /// The error in a success reply that holds nothing else: `error` at any depth, a flat `{"code", "message"}`, MiniMax's

@@ -77,6 +77,40 @@ def test_wrong_types_are_said_in_their_rows(at, provider):
     assert "'messages' is empty" in found[3]["error"]
 
 
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
+def test_messages_in_a_cell_are_a_conversation(at, provider, source):
+    said = [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "[zebra]"}]
+    cells = [
+        json.dumps(said),
+        " " + json.dumps([{"role": "user", "content": "ok"}], indent=1),
+        "[zebra]",
+        '["zebra"]',
+        json.dumps([{"content": "zebra"}]),
+        json.dumps([{"role": "nobody", "content": "zebra"}]),
+        "[]",
+        "[" * 200_000,
+        "A text",
+    ]
+    if source.endswith("csv"):
+        with (at / source).open("w", newline="") as file:
+            csv.writer(file).writerows([["messages"], *([cell] for cell in cells)])
+    elif source.endswith("jsonl"):
+        write_lines(at / source, *({"messages": cell} for cell in cells))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table({"messages": cells}), at / source)
+    ask(source, "-o", "out.jsonl", code=3)
+    found = lines(at / "out.jsonl")
+    problems = [None, None, "is not a JSON list of messages", *["is no message"] * 2, "role must be", "is empty"]
+    for row, problem in zip(found, [*problems, "nested too deeply", None], strict=True):
+        assert (row["error"] is None) == (problem is None), row["error"]
+        assert problem is None or (problem in row["error"] and row["error_category"] == "invalid_input")
+    assert sorted(provider.stats.questions) == ["A text", "[zebra]", "ok"]
+    assert [row["messages"] for row in found] == cells
+
+
 def test_the_first_column_that_has_something_is_the_prompt(at, provider):
     write_lines(
         at / "in.jsonl", {"prompt": None, "text": "a"}, {"prompt": "  ", "text": "b"}, {"prompt": "c", "text": ""}

@@ -161,7 +161,7 @@ class Wanted:
             except InvalidRowError as error:
                 problem = problem or error
             else:
-                return row[name]
+                return _messages(row[name]) if name == "messages" else row[name]
         raise problem or InvalidRowError(
             f"invalid row: it has none of the columns {', '.join(map(repr, PROMPT_COLUMNS))}"
         )
@@ -212,6 +212,23 @@ def _check_there(name: str, value: Any) -> None:
         raise InvalidRowError(f"invalid row: {name!r} is null")
     if value == [] or (isinstance(value, str) and not value.strip()):
         raise InvalidRowError(f"invalid row: {name!r} is empty")
+
+
+def _messages(value: Any) -> Any:
+    """Return the messages in a cell: in tables, the text of a JSON list. Any other text is the prompt itself."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    remedy = 'write a list like [{"role": "user", "content": "..."}], or name the column \'prompt\' if it is a text'
+    try:
+        messages = texts.read(value.strip())
+    except (ValueError, RecursionError) as error:
+        raise InvalidRowError(f"invalid row: 'messages' is not a JSON list of messages ({error}): {remedy}") from error
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or "role" not in message:
+            raise InvalidRowError(f"invalid row: item {number} of the list in 'messages' is no message: {remedy}")
+    if not messages:
+        raise InvalidRowError("invalid row: 'messages' is empty")
+    return messages
 
 
 def _id_of(row: Row) -> str:

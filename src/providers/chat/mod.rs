@@ -369,6 +369,25 @@ mod tests {
     }
 
     #[test]
+    fn thoughts_are_output_however_they_are_counted() {
+        let counted = |answer: u64, reasoning: u64, total: Value| {
+            let usage = json!({"prompt_tokens": 32, "completion_tokens": answer, "total_tokens": total,
+                "completion_tokens_details": {"reasoning_tokens": reasoning}});
+            let body = json!({"choices": [{"message": {"content": "x"}}], "usage": usage});
+            let usage = read(&body.to_string()).unwrap().usage;
+            (usage.output, usage.total, usage.reasoning)
+        };
+        // xAI: beside the answer.
+        assert_eq!(counted(9, 94, json!(135)), (103, 135, 94));
+        assert_eq!(counted(90, 4, json!(126)), (94, 126, 4));
+        assert_eq!(counted(9, 94, json!(null)), (103, 135, 94));
+        // OpenAI: a part of it.
+        assert_eq!(counted(103, 94, json!(135)), (103, 135, 94));
+        assert_eq!(counted(103, 94, json!(null)), (103, 135, 94));
+        assert_eq!(counted(94, 94, json!(126)), (94, 126, 94));
+    }
+
+    #[test]
     fn replies_that_are_none_say_what_is_wrong() {
         let message = |body: &str| read(body).unwrap_err().to_string();
         assert!(message("<html>Bad gateway").contains("<html>Bad gateway"));

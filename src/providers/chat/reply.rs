@@ -340,7 +340,12 @@ pub struct Counts {
 
 impl From<Counts> for TokenUsage {
     fn from(counts: Counts) -> Self {
-        let (input, output) = (counts.prompt_tokens.unwrap_or(0), counts.completion_tokens.unwrap_or(0));
+        let (input, answer) = (counts.prompt_tokens.unwrap_or(0), counts.completion_tokens.unwrap_or(0));
+        let reasoning = counts.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+        // xAI counts thoughts beside the answer, others as a part of it: the total tells, or that they are more.
+        let both = answer.saturating_add(reasoning);
+        let are_apart = reasoning > answer || counts.total_tokens == Some(input.saturating_add(both));
+        let output = if are_apart { both } else { answer };
         let details = counts.prompt_tokens_details.as_ref();
         Self {
             input,
@@ -350,7 +355,7 @@ impl From<Counts> for TokenUsage {
             cache_write: details.and_then(|d| d.cache_write_tokens).unwrap_or(0),
             cache_write_hour: 0,
             cache_held: 0,
-            reasoning: counts.completion_tokens_details.and_then(|d| d.reasoning_tokens).unwrap_or(0),
+            reasoning,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Whether an answer is of use: refusals, truncation, structured output, the calls of tools. Used by the client alone.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::providers::dialect::{Answer, Dialect};
 use crate::providers::error::{Category, ProviderError, Unusable};
 use crate::providers::options::Options;
-use crate::providers::reply::{Choice, Finish, Output, Reply};
+use crate::providers::reply::{Choice, Finish, Output, Reply, ToolCall};
 use crate::providers::schema::{Check, find_json};
 use crate::providers::transport::Received;
 use crate::providers::{json, limits, state, status};
@@ -85,6 +86,7 @@ impl Answers {
             }
         }
         for choice in &mut choices {
+            tell_apart(&mut choice.tool_calls);
             for call in &mut choice.tool_calls {
                 // Halves of surrogate pairs, NaN: what nobody could store or send back.
                 if serde_json::from_str::<serde_json::Value>(&call.arguments).is_err() {
@@ -146,6 +148,25 @@ impl Answers {
     }
 }
 
+/// Gives calls with the id of another one an id of their own: results are told by it.
+fn tell_apart(calls: &mut [ToolCall]) {
+    if calls.len() < 2 {
+        return;
+    }
+    let given: HashSet<String> = calls.iter().map(|call| call.id.clone()).collect();
+    let mut known = HashSet::with_capacity(calls.len());
+    let mut number = 1;
+    for call in calls {
+        let mut id = call.id.clone();
+        while known.contains(&id) || (id != call.id && given.contains(&id)) {
+            number += 1;
+            id = format!("{}_{number}", call.id);
+        }
+        known.insert(id.clone());
+        call.id = id;
+    }
+}
+
 /// Why an answer is of no use, if it is not, and whether another attempt may help.
 fn unusable(options: &Options, choice: &Choice) -> Option<(Category, bool)> {
     let says_nothing = choice.text.trim().is_empty() && choice.tool_calls.is_empty();
@@ -176,4 +197,37 @@ fn first_that_fits<'a>(check: &Check, found: &[&'a str]) -> Result<&'a str, Stri
         }
     }
     Err(problem.unwrap_or_else(|| "it contains no JSON".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn told_apart(ids: &[String]) -> Vec<String> {
+        let call = |id: &String| ToolCall::new(id.clone(), "f".to_owned(), "{}".to_owned());
+        let mut calls: Vec<ToolCall> = ids.iter().map(call).collect();
+        tell_apart(&mut calls);
+        calls.into_iter().map(|call| call.id).collect()
+    }
+
+    #[test]
+    fn calls_with_one_id_are_told_apart() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        assert_eq!(told_apart(&ids(&["a", "a", "b"])), ["a", "a_2", "b"]);
+        assert_eq!(told_apart(&ids(&["a", "a", "a_2", "a"])), ["a", "a_3", "a_2", "a_4"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_calls_have_one_id(ids in proptest::collection::vec("[ab](_[234])?", 0..9)) {
+            let told = told_apart(&ids);
+            prop_assert_eq!(told.iter().collect::<HashSet<_>>().len(), ids.len());
+            // Each given id stays with the first that has it.
+            for (place, id) in ids.iter().enumerate() {
+                let is_first = !ids[..place].contains(id);
+                prop_assert_eq!(&told[place] == id, is_first);
+            }
+        }
+    }
 }

@@ -91,3 +91,35 @@ fn an_open_request_takes_little() {
     // What is longer, malloc's caches for small blocks (glibc: up to 1,032 bytes) do not serve.
     assert!(size_of_val(&*attempt) <= 1024, "{} bytes", size_of_val(&*attempt));
 }
+
+fn unasked(name: &str, kind: &str, body: &str) -> Result<Answer, ProviderError> {
+    let dialect = table::row(name).unwrap().dialect("m", Api::Usual);
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_str(kind).unwrap())]);
+    let received = Received { headers, body: Bytes::from(body.to_owned()), first_token: None, is_stopped: false };
+    let received = streamed::fold_unasked(&*dialect, "m", received)?;
+    dialect.read(&received.body, &received.headers)
+}
+
+#[test]
+fn streams_that_nobody_asked_for_are_read() {
+    const EVENTS: &str = "text/event-stream; charset=utf-8";
+    let said = |text: &str, why: &str| {
+        format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":{why}}}]}}\n\n")
+    };
+    let whole = said("hi ", "null") + &said("there", "\"stop\"") + "data: [DONE]\n\n";
+    for kind in [EVENTS, "application/json"] {
+        assert_eq!(unasked("openai", kind, &whole).unwrap().choices[0].text, "hi there");
+    }
+    let cut = unasked("openai", EVENTS, &said("hi ", "null")).unwrap_err();
+    assert_eq!(cut.category(), Category::Connection);
+    assert!(matches!(&cut, ProviderError::Cut(cut) if cut.text == "hi "), "{cut}");
+    let failed = said("hi ", "null") + "data: {\"error\":{\"code\":429,\"message\":\"slow down\"}}\n\n";
+    assert_eq!(unasked("openai", EVENTS, &failed).unwrap_err().category(), Category::RateLimit);
+    // Plain replies stay what they are, also in the frame of an event.
+    let plain = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]});
+    for body in [plain.to_string(), format!("data: {plain}\n\ndata: [DONE]\n\n")] {
+        assert_eq!(unasked("openai", EVENTS, &body).unwrap().choices[0].text, "x");
+    }
+    let message = json!({"type": "message", "content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn"});
+    assert_eq!(unasked("anthropic", EVENTS, &format!("data: {message}\n\n")).unwrap().choices[0].text, "x");
+}

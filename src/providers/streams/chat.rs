@@ -1,5 +1,5 @@
 //! Streams of Chat Completions (OpenAI's API reference, 2026, and the servers that imitate it): chunks whose deltas are
-//! appended. Whole when each choice has a reason why it ended.
+//! appended. Whole when each choice has a reason why it ended, or, for servers that give none, an answer before `[DONE]`.
 
 use serde_json::value::RawValue;
 
@@ -16,6 +16,7 @@ const APPENDED: [&str; 4] = ["content", "refusal", "reasoning", "reasoning_conte
 pub struct ChatFold {
     reply: Object,
     choices: Vec<Choice>,
+    is_done: bool,
     /// For the texts of choices, by their places in [`APPENDED`].
     repeats: Repeats<(usize, usize)>,
 }
@@ -87,6 +88,10 @@ impl Fold for ChatFold {
         }
     }
 
+    fn done(&mut self) {
+        self.is_done = true;
+    }
+
     fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
         for choice in fields.get("choices").map(fields::list).unwrap_or_default() {
             let choice = Fields::of(choice);
@@ -108,7 +113,8 @@ impl Fold for ChatFold {
     }
 
     fn body(&self) -> Option<String> {
-        let is_whole = !self.choices.is_empty() && self.choices.iter().all(|choice| choice.has_ended);
+        let has_ended = |choice: &Choice| choice.has_ended || self.is_done && choice.answers();
+        let is_whole = !self.choices.is_empty() && self.choices.iter().all(has_ended);
         is_whole.then(|| self.so_far())
     }
 
@@ -174,6 +180,16 @@ impl ChatFold {
 }
 
 impl Choice {
+    /// Whether there is an answer in it, be it a refusal.
+    fn answers(&self) -> bool {
+        let [content, refusal, ..] = &self.texts;
+        let says_something = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
+        says_something(content)
+            || says_something(refusal)
+            || !(self.parts.is_empty() && self.calls.is_empty())
+            || self.function.is_some()
+    }
+
     fn delta(&mut self, fields: &Fields<'_>) -> bool {
         let mut progress = false;
         for (name, value) in &fields.0 {
@@ -205,11 +221,19 @@ impl Choice {
         progress
     }
 
-    /// A fragment of a call: of the one with its index; without one, of the last, unless it has an id of its own.
+    /// A fragment of a call: of the last with its index; without one, of the last, unless it has an id of its own.
     fn call(&mut self, fields: &Fields<'_>) {
         let (index, id) = (fields.place("index"), fields.text("id").filter(|id| !id.is_empty()));
         let known = match index {
-            Some(_) => self.calls.iter().position(|call| call.index == index),
+            Some(_) => {
+                // Some servers give all calls the same index, others each fragment of one call another id.
+                let is_named = fields.get("function").is_some_and(names_a_function);
+                let other = |call: &Call| is_named && matches!((&call.id, &id), (Some(known), Some(id)) if known != id);
+                let with = |fits: &dyn Fn(&Call) -> bool| {
+                    self.calls.iter().rposition(|call| call.index == index && fits(call))
+                };
+                with(&|call| id.is_some() && call.id.as_deref() == id.as_deref()).or_else(|| with(&|call| !other(call)))
+            }
             None => {
                 let is_new =
                     id.as_ref().is_some_and(|id| self.calls.last().is_none_or(|last| last.id.as_deref() != Some(id)));
@@ -224,7 +248,7 @@ impl Choice {
         for (name, value) in &fields.0 {
             match &**name {
                 "index" => {}
-                "id" => call.id = id.as_deref().map(ToOwned::to_owned).or(call.id.take()),
+                "id" => call.id = call.id.take().or(id.as_deref().map(ToOwned::to_owned)),
                 "function" => call.function.add(&Fields::of(value)),
                 _ if fields::is_null(value) => {}
                 _ => call.more.set(name, value.get()),
@@ -292,6 +316,11 @@ impl Choice {
         choice.extend(&self.more);
         choice.json()
     }
+}
+
+/// Whether a function has a name.
+fn names_a_function(function: &RawValue) -> bool {
+    Fields::of(function).text("name").is_some_and(|name| !name.is_empty())
 }
 
 impl Call {

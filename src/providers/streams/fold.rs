@@ -28,6 +28,9 @@ pub trait Fold: Send {
     /// Expects events that are like this one, which was taken last.
     fn expect_like(&mut self, _name: &str, _data: &str, _fields: &Fields<'_>) {}
 
+    /// Takes the mark at the end, `[DONE]`.
+    fn done(&mut self) {}
+
     /// Tells the new parts of the answer (of the first, where there are several) that an event holds.
     fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str));
 

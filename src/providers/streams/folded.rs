@@ -100,17 +100,39 @@ impl Folded {
     /// Takes the end of the stream, and gives the whole body: that of a reply, or of an error. `None`: it ended in the
     /// middle.
     pub fn end(&mut self) -> Option<Vec<u8>> {
+        self.take_list();
         let Self { events, frames, fold, state, last, listener } = self;
         let listener = listener.as_deref();
+        let was_damaged = matches!(state, State::Damaged(_));
         events.end(&mut |event| {
             take(&mut **fold, state, last, listener, event);
         });
+        if !was_damaged && matches!(state, State::Damaged(_)) {
+            // The connection has closed within the last event; whether the answer is whole, the others say.
+            *state = State::Streams;
+        }
         match state {
             State::Plain(body) => Some(std::mem::take(body)),
             State::Failed(error) => Some(std::mem::take(error).into_bytes()),
             State::Damaged(_) => None,
             State::Streams if frames.as_ref().is_some_and(|frames| !frames.is_at_an_end()) => None,
             State::Begins | State::Streams => fold.body().map(String::into_bytes),
+        }
+    }
+
+    /// Takes the events of a body that is a list of them: Gemini streams so where a proxy leaves `alt=sse` out.
+    fn take_list(&mut self) {
+        let Self { fold, state, last, listener, .. } = self;
+        let State::Plain(body) = state else { return };
+        let Ok(events) = json::read::<Vec<Box<RawValue>>>(body) else { return };
+        let body = std::mem::take(body);
+        *state = State::Streams;
+        let mut progress = false;
+        for event in &events {
+            progress |= take_value(&mut **fold, state, last, listener.as_deref(), "", event);
+        }
+        if !progress {
+            *state = State::Plain(body);
         }
     }
 
@@ -150,20 +172,57 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
         show(last, shown);
         return progress;
     }
-    let proper;
-    let data = match serde_json::from_str::<&RawValue>(&event.data) {
-        Ok(data) => data,
-        Err(_) => {
-            proper = json::proper(&event.data);
-            match serde_json::from_str::<&RawValue>(&proper) {
-                Ok(data) => data,
-                // `[DONE]`, or nothing that anybody can read.
-                Err(_) => return false,
+    if let Ok(data) = serde_json::from_str(&event.data) {
+        return take_value(fold, state, last, listener, &event.name, data);
+    }
+    match values(&json::proper(event.data.trim_start_matches('\u{feff}').trim_start())) {
+        Ok(values) => {
+            let mut progress = false;
+            for data in values {
+                progress |= take_value(fold, state, last, listener, &event.name, data);
             }
+            if event.data.trim_end().ends_with("[DONE]") {
+                fold.done();
+            }
+            progress
         }
-    };
+        Err(problem) => {
+            // What was in it is lost: nothing after it makes the answer whole.
+            *state = State::Damaged(format!("an event of the stream is not valid JSON: {problem}"));
+            false
+        }
+    }
+}
+
+/// The JSON values in the data of an event that are not one value: `[DONE]` and other words are none; a server that
+/// forgets the empty line between events sends several.
+fn values(text: &str) -> Result<Vec<&RawValue>, serde_json::Error> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter();
+    let mut found = Vec::new();
+    loop {
+        let at = values.byte_offset();
+        match values.next() {
+            Some(Ok(value)) => found.push(value),
+            Some(Err(error)) if text[at..].trim_start().starts_with('{') => return Err(error),
+            Some(Err(_)) | None => return Ok(found),
+        }
+    }
+}
+
+/// Takes a value of an event; whether the answer has changed.
+fn take_value(
+    fold: &mut dyn Fold,
+    state: &mut State,
+    last: &mut String,
+    listener: Option<&Listener>,
+    given: &str,
+    data: &RawValue,
+) -> bool {
+    if !matches!(state, State::Streams) {
+        return false;
+    }
     let fields = Fields::of(data);
-    let name = if event.name.is_empty() { fields.text("type").unwrap_or_default() } else { event.name.as_str().into() };
+    let name = if given.is_empty() { fields.text("type").unwrap_or_default() } else { given.into() };
     // Those of Chat Completions have no name.
     let shown = if name.is_empty() { "data" } else { &*name };
     show(last, shown);
@@ -176,7 +235,7 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
         fold.parts(&name, &fields, &mut |part, text| listener.hear(part, text));
     }
     if listener.is_none() && step == Step::Progress {
-        fold.expect_like(&event.name, data.get(), &fields);
+        fold.expect_like(given, data.get(), &fields);
     }
     if let Step::Failed(body) = step {
         *state = State::Failed(body);

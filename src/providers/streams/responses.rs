@@ -55,7 +55,8 @@ impl Fold for ResponsesFold {
                 }
                 Step::Progress
             }
-            "keepalive" | "response.keepalive" => Step::Nothing,
+            // What has no name is no event: a plain reply in the frame of one.
+            "" | "keepalive" | "response.keepalive" => Step::Nothing,
             _ => Step::Progress,
         }
     }

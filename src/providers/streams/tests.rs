@@ -134,16 +134,104 @@ fn chat_with_calls_and_thoughts() {
 }
 
 #[test]
+fn calls_with_the_same_index_are_told_by_their_ids() {
+    let calls = |fragments: &[Value]| {
+        let delta = |call: &Value| json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]});
+        let mut stream: Vec<Value> = fragments.iter().map(delta).collect();
+        stream.push(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}));
+        let dialect = dialect("openai");
+        let body = folded(&*dialect, &events(&stream), 9).0.unwrap();
+        let answer = dialect.read(&body, &HeaderMap::new()).unwrap();
+        let told = answer.choices[0].tool_calls.iter();
+        told.map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect::<Vec<_>>()
+    };
+    let call = |id: &str, name: &str, arguments: &str| json!({"index": 0, "id": id, "function": {"name": name, "arguments": arguments}});
+    let told = |id: &str, name: &str, arguments: &str| (id.to_owned(), name.to_owned(), arguments.to_owned());
+    // Gemini's interface for OpenAI's clients.
+    let whole = calls(&[call("a", "f", "{}"), call("b", "g", "{\"x\":1}"), call("c", "g", "{}")]);
+    assert_eq!(whole, [told("a", "f", "{}"), told("b", "g", "{\"x\":1}"), told("c", "g", "{}")]);
+    // What has no id goes on with the last; what repeats one, with its own.
+    let parts = [
+        call("a", "f", "{"),
+        json!({"index": 0, "function": {"arguments": "}"}}),
+        call("b", "g", "{\"x\""),
+        call("", "", ":"),
+        call("b", "g", "1}"),
+        call("a", "f", " "),
+        call("a", "", " "),
+    ];
+    assert_eq!(calls(&parts), [told("a", "f", "{}  "), told("b", "g", "{\"x\":1}")]);
+    // Servers that make up an id for each fragment name the function only once.
+    assert_eq!(calls(&[call("a", "f", "{"), call("z", "", "}")]), [told("a", "f", "{}")]);
+}
+
+#[test]
 fn chat_that_fails_on_the_way() {
     let begun = events(&[chunk(json!([{"index": 0, "delta": {"content": "Hel"}}]), json!(null))]);
     assert_eq!(cut("openai", &begun), "Hel");
-    assert_eq!(cut("openai", &(begun.clone() + "data: [DONE]\n\n")), "Hel");
+    let silent = events(&[chunk(json!([{"index": 0, "delta": {"role": "assistant", "content": ""}}]), json!(null))]);
+    assert_eq!(cut("openai", &(silent.clone() + "data: [DONE]\n\n")), "");
+    let thinks = events(&[chunk(json!([{"index": 0, "delta": {"reasoning_content": "Hm"}}]), json!(null))]);
+    assert_eq!(cut("openai", &(silent + &thinks + "data: [DONE]\n\n")), "");
     let overloaded = begun.clone() + "data: {\"error\":{\"code\":503,\"message\":\"overloaded\"}}\n\ndata: [DONE]\n\n";
     assert_eq!(error("openai", &overloaded).category(), Category::Overload);
     let limited = begun
         + "data: {\"id\":\"c\",\"error\":{\"code\":429,\"message\":\"Rate limit\"},\"choices\":[{\"index\":0,\
         \"delta\":{\"content\":\"\"},\"finish_reason\":\"error\"}]}\n\n";
     assert_eq!(error("openrouter", &limited).category(), Category::RateLimit);
+}
+
+#[test]
+fn chat_without_a_reason_for_the_end_ends_with_its_mark() {
+    let delta = |index: usize, delta: Value| json!({"model": "m", "choices": [{"index": index, "delta": delta}]});
+    let call = json!({"id": "a", "function": {"name": "f", "arguments": "{}"}});
+    let begun = events(&[delta(0, json!({"content": "Hel"})), delta(0, json!({"content": "lo"}))]);
+    let message = |message: Value| json!({"model": "m", "choices": [{"message": message, "finish_reason": null}]});
+    let done = begun.clone() + "data: [DONE]\n\n";
+    same("openai", &done, &message(json!({"content": "Hello"})));
+    let called = events(&[delta(0, json!({"tool_calls": [call]}))]) + "data: [DONE]\n\n";
+    same("openai", &called, &message(json!({"content": null, "tool_calls": [call]})));
+    assert_eq!(cut("openai", &begun), "Hello");
+    // Another sample has said nothing.
+    assert_eq!(cut("openai", &(events(&[delta(1, json!({"role": "assistant"}))]) + &done)), "Hello");
+}
+
+#[test]
+fn an_event_that_cannot_be_read_ends_the_stream() {
+    let said = |text: &str| events(&[chunk(json!([{"index": 0, "delta": {"content": text}}]), json!(null))]);
+    let end = events(&[chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]), json!(null))]);
+    let dialect = dialect("openai");
+    let not = said("NOT ");
+    for missing in [3, 5, 20, 60] {
+        let broken = format!("{}\n\n", &not[..not.len() - missing]);
+        let (body, folded) = folded(&*dialect, &format!("{}{broken}{}{end}", said("Do "), said("pay.")), 7);
+        assert!(body.is_none() && folded.is_damaged(), "{broken}");
+        assert!(folded.last().contains("not valid JSON"), "{}", folded.last());
+        assert!(folded.so_far().is_some_and(|body| body.contains("\"Do \"")), "{broken}");
+    }
+    // A connection that closes within an event cuts it off; whether the answer is whole is said before.
+    assert!(folded(&*dialect, &format!("{}{end}data: {{\"usage\"", said("Do")), 7).0.is_some());
+    assert_eq!(cut("openai", &format!("{}data: {{\"choices\"", said("Do"))), "Do");
+}
+
+#[test]
+fn events_are_read_as_leniently_as_plain_replies() {
+    let text = |data: &str| format!("data: {data}\n\n");
+    let said = |more: &str| format!("{{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{more}}}}}]}}");
+    let end = "{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"x\":NaN}";
+    let stream = text(&said("\"a\""))
+        + &text(&format!("\u{feff}{}", said("\"b\\ud83d\"")))
+        + &text(&said("\"c\",\"score\":-Infinity"))
+        + "data: waiting\n\ndata:\n\ndata: \"{\"\n\n"
+        // Without the empty line between events, and with the last mark beside one.
+        + &format!("data: {}\ndata: {}\n\n", said("\"d\""), said("\"e\""))
+        + &format!("data: {end}\ndata: [DONE]\n\n");
+    let dialect = dialect("openai");
+    for step in [1, 4096] {
+        let body = folded(&*dialect, &stream, step).0.unwrap();
+        let answer = dialect.read(&body, &HeaderMap::new()).unwrap();
+        assert_eq!(answer.choices[0].text, "ab\u{fffd}cde");
+    }
 }
 
 #[test]
@@ -270,9 +358,18 @@ fn gemini_sends_replies_with_the_parts_that_are_new() {
             {"text": "", "thoughtSignature": "t"}]}, "finishReason": "STOP", "index": 0}],
         "modelVersion": "g", "responseId": "r", "usageMetadata": {"promptTokenCount": 7, "cachedContentTokenCount": 2,
             "candidatesTokenCount": 3, "thoughtsTokenCount": 2, "totalTokenCount": 12}});
-    let answer = same("gemini", &(begun.clone() + &events(&[last])), &plain);
+    let answer = same("gemini", &(begun.clone() + &events(std::slice::from_ref(&last))), &plain);
     assert_eq!((answer.usage.output, answer.usage.cache_read), (5, 2));
     assert_eq!(cut("gemini", &begun), "Hello");
+    // A proxy that leaves `alt=sse` out.
+    let list = |stream: &str| {
+        let events: Vec<&str> = stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        format!("[{}\n]\n", events.join(",\r\n"))
+    };
+    same("gemini", &list(&(begun.clone() + &events(&[last]))), &plain);
+    assert_eq!(cut("gemini", &list(&begun)), "Hello");
+    let overloaded = json!({"error": {"code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}});
+    assert_eq!(error("gemini", &list(&(begun.clone() + &events(&[overloaded])))).category(), Category::Overload);
     let bare = begun
         + "{\n  \"error\": {\n    \"code\": 503,\n    \"message\": \"The model is overloaded\",\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
     assert_eq!(error("gemini", &bare).category(), Category::Overload);
