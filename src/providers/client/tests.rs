@@ -122,4 +122,11 @@ fn streams_that_nobody_asked_for_are_read() {
     }
     let message = json!({"type": "message", "content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn"});
     assert_eq!(unasked("anthropic", EVENTS, &format!("data: {message}\n\n")).unwrap().choices[0].text, "x");
+    let response = json!({"status": "completed", "output": [{"type": "message", "role": "assistant",
+        "content": [{"type": "output_text", "text": "x"}]}]});
+    let dialect = table::row("openai").unwrap().dialect("m", Api::Responses);
+    let body = Bytes::from(format!("data: {response}\n\n"));
+    let received = Received { headers: HeaderMap::new(), body, first_token: None, is_stopped: false };
+    let received = streamed::fold_unasked(&*dialect, "m", received).unwrap();
+    assert_eq!(dialect.read(&received.body, &received.headers).unwrap().choices[0].text, "x");
 }
