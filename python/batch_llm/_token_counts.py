@@ -25,6 +25,7 @@ from ._types import TokenUsage
 from .base import LLMWorkItem
 from .core.config import ProcessorConfig, RetryConfig
 from .core.guardrails import GuardrailConfig
+from .errors import ERROR_MESSAGE_LIMIT
 from .parallel import ParallelBatchProcessor
 
 AT_ONCE = 8
@@ -119,8 +120,8 @@ def _by_tokenizers(named: str | Path, model: str) -> tuple[Encode, str]:
         problem = f"tokenizers cannot load {quoted(shown, 300)}: {error}"
         if is_users:
             hint = "tokenizer must be the path of a tokenizer.json, or hf:owner/name"
-            raise ValueError(f"{problem[:1000]}; {hint}") from error
-        raise UncountableError(problem[:1000]) from error
+            raise ValueError(f"{problem[:ERROR_MESSAGE_LIMIT]}; {hint}") from error
+        raise UncountableError(problem[:ERROR_MESSAGE_LIMIT]) from error
     loaded.no_truncation()
     loaded.no_padding()
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids), f"tokenizers ({shown})"
@@ -236,5 +237,5 @@ async def at_provider(
     if len(asked) - counts.count(None) < min(FEWEST, len(asked)):
         names = " and ".join(dict.fromkeys(strategy.provider for strategy, _ in asked))
         why = f": {errors[0]}" if errors else ""
-        raise UncountableError(f"{names} did not count the tokens{why[:500]}")
+        raise UncountableError(f"{names} did not count the tokens{why[:ERROR_MESSAGE_LIMIT]}")
     return counts

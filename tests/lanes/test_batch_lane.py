@@ -24,6 +24,7 @@ from batch_llm import (
     run_frame,
 )
 from batch_llm._lanes import tickets
+from batch_llm._shown import amount
 from batch_llm.artifacts import store_at
 from batch_llm.cli.collecting import collect
 from batch_llm.testing import BatchFault, FakeStrategy
@@ -69,7 +70,7 @@ def test_answers_cost_half(tmp_path):
         batch = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert inspect(tmp_path / "run.db").cost == pytest.approx(ledger.batch.cost)
-    assert f"${ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
+    assert f"${amount(ledger.batch.cost)} by list prices" in str(batch.summary())
     [ticket] = tickets(tmp_path / "run.db")
     assert ticket.cost == pytest.approx(ledger.batch.cost)
 

@@ -34,7 +34,7 @@ async def test_streams_have_a_time_to_the_first_token_and_a_speed(model, observe
         assert timing.first_token_seconds is None
         assert timing.tokens_per_second == pytest.approx(result.token_usage["output_tokens"] / timing.execution_seconds)
     assert "first token p50" in streamed.summary()
-    assert "tokens/s each" in streamed.summary()
+    assert "tokens/s per request" in streamed.summary()
     assert "first token" not in plain.summary()
     again = BatchResult.from_json(streamed.to_json())
     assert [result.timing for result in again] == [result.timing for result in streamed]
