@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from ._error_text import describe
+from ._json_values import name_of
 from ._llm import LLMCallStrategy
 from ._logs import log_event
 from ._native import NativeStrategy
@@ -19,7 +20,7 @@ from .callable_strategy import CallableStrategy
 from .prices import Price, price_of
 
 if TYPE_CHECKING:
-    from ._core import NativeClient, Scope
+    from ._core import NativeClient, NativePool, Scope
 
 FallbackReason = Literal["refusal", "overload", "context_length", "content_filter", "invalid", "escalated"]
 REASONS: tuple[FallbackReason, ...] = (
@@ -68,11 +69,29 @@ class Member:
     tells_queue: bool = False
 
 
-def highest_price(models: Iterable[Any], given: Any) -> Price | None:
-    """The price of the most expensive of these models; None if that of one is unknown."""
-    prices = [price_of(model, given) if isinstance(model, str) else None for model in models]
-    known = [price for price in prices if price is not None]
-    return max(known, key=_typical_cost) if known and len(known) == len(prices) else None
+class Pooled:
+    """What all pools tell of their members."""
+
+    labels: tuple[str, ...]
+    """What results call the members, then the fallbacks."""
+    strategies: tuple[LLMCallStrategy[Any], ...]
+    """The members, then the fallbacks."""
+    _pool: NativePool
+
+    @property
+    def dropped(self) -> list[str]:
+        """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
+        return self._pool.dropped()
+
+    def _price(self, given: Any) -> Price | None:
+        """The price of the most expensive of its models; None if that of one is unknown."""
+        models = dict.fromkeys(getattr(one, "model", None) for one in self.strategies)
+        prices = [price_of(model, given) if isinstance(model, str) else None for model in models]
+        known = [price for price in prices if price is not None]
+        return max(known, key=_typical_cost) if known and len(known) == len(prices) else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.labels)})"
 
 
 def _typical_cost(price: Price) -> float:
@@ -84,6 +103,11 @@ def check_doubt(escalate_if: object, later: Sequence[Fallback]) -> None:
         raise TypeError(f"escalate_if must be a function of the output, not {type(escalate_if).__name__}")
     if not any("escalated" in one.on for one in later):
         raise ValueError("escalate_if needs a fallback: pool(..., fallback=['openai:gpt-5'])")
+
+
+def name_of_doubt(escalate_if: Any) -> str:
+    """What identifies the function, for stores."""
+    return name_of(escalate_if if hasattr(escalate_if, "__qualname__") else type(escalate_if))
 
 
 def is_doubtful(escalate_if: Callable[[Any], Any], output: Any) -> bool:

@@ -30,10 +30,10 @@ from ._native import NativeStrategy
 from ._pool_members import (
     Fallback,
     Member,
+    Pooled,
     check_doubt,
     endpoint_of,
     hedge_of,
-    highest_price,
     is_doubtful,
     labels_of,
     tell,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from ._core import PoolPlace, PoolTrial
     from ._types import RetryState
-    from .prices import Price
 
     TOutput = TypeVarWithDefault("TOutput", default=Any)
 else:
@@ -69,7 +68,7 @@ _SHORTEST_LOOK = 0.005
 _BY_DEFAULT = DefaultErrorClassifier()
 
 
-class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
+class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
     """A pool that has members in Python; :func:`pool` makes it. Members are chosen as in any pool.
 
     Hooks: ``prepare()`` of a member is called before its first request; if it raises, the member has failed, and the
@@ -98,11 +97,6 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         ValueError: If the members cannot be one strategy; the message says why.
         TypeError: If a member is no strategy.
     """
-
-    labels: tuple[str, ...]
-    """What results call the members, then the fallbacks."""
-    strategies: tuple[LLMCallStrategy[Any], ...]
-    """The members, then the fallbacks."""
 
     @keeps_arguments
     def __init__(
@@ -137,15 +131,6 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         self._lives: weakref.WeakKeyDictionary[Any, _Life] = weakref.WeakKeyDictionary()
 
     _construct: ClassVar[Any] = __init__
-
-    @property
-    def dropped(self) -> list[str]:
-        """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
-        return self._pool.dropped()
-
-    def _price(self, given: Any) -> Price | None:
-        """The highest price of its models; None if that of one is unknown."""
-        return highest_price(dict.fromkeys(getattr(one, "model", None) for one in self.strategies), given)
 
     def _life(self) -> _Life:
         loop = asyncio.get_running_loop()
@@ -317,9 +302,6 @@ class MixedPoolStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             metadata["hedged"] = True
             usage = tried.usage
         return output, usage, metadata
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.labels)})"
 
 
 @dataclass

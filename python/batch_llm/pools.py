@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ._callers import ends_at_caller
 from ._checks import check_known
 from ._core import NativePool
-from ._json_values import name_of
 from ._llm import LLMCallStrategy, keeps_arguments, scope_of
 from ._native import NativeOptions, NativeStrategy, TOutput
 from ._pool_members import (
     Fallback,
     Member,
+    Pooled,
     check_doubt,
     endpoint_of,
     hedge_of,
-    highest_price,
     is_doubtful,
     labels_of,
+    name_of_doubt,
     tell,
     weights_of,
 )
@@ -43,7 +43,7 @@ _HOOKS = ("execute", "prepare", "cleanup", "on_error")
 """What a subclass may override, so that requests must be made in Python."""
 
 
-class PoolStrategy(NativeStrategy[TOutput]):
+class PoolStrategy(Pooled, NativeStrategy[TOutput]):
     """Sends each request to one of several strategies; see :func:`pool`, which makes it.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
@@ -60,9 +60,6 @@ class PoolStrategy(NativeStrategy[TOutput]):
         ValueError: If the members cannot be one strategy; the message says why.
         TypeError: If a member is no native strategy.
     """
-
-    labels: tuple[str, ...]
-    """What results call the members, then the fallbacks."""
 
     @keeps_arguments
     def __init__(
@@ -100,27 +97,14 @@ class PoolStrategy(NativeStrategy[TOutput]):
         self._overhead = max(one._overhead for one in everybody)
         longest = [one._max_tokens for one in everybody]
         self._max_tokens = None if None in longest else max(longest)
-        self._models = tuple(dict.fromkeys(one.model for one in everybody))
+        self.strategies = tuple(everybody)
         others = [one._asks for one in everybody if one._asks != self._asks]
         if others:
             self._asks = {**self._asks, "pool": others}
         if escalate_if is not None:
-            named = escalate_if if hasattr(escalate_if, "__qualname__") else type(escalate_if)
-            self._asks = {**self._asks, "escalate_if": name_of(named)}
+            self._asks = {**self._asks, "escalate_if": name_of_doubt(escalate_if)}
 
     _construct: ClassVar[Any] = __init__
-
-    @property
-    def dropped(self) -> list[str]:
-        """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
-        return self._pool.dropped()
-
-    def _price(self, given: Any) -> Price | None:
-        """The highest price of its models; None if that of one is unknown."""
-        return highest_price(self._models, given)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.labels)})"
 
 
 @ends_at_caller
@@ -209,7 +193,7 @@ def _is_native(strategy: Any) -> bool:
 
 def price_for(strategy: Any, given: Any = None) -> Price | None:
     """The price of a strategy's model, or of the most expensive one of a pool; None if that is unknown."""
-    if isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
+    if isinstance(strategy, Pooled):
         return strategy._price(given)
     model = getattr(strategy, "model", None)
     return price_of(model, given) if isinstance(model, str) else None

@@ -15,8 +15,9 @@ from .._endings import FAILURES
 from .._error_text import describe
 from .._items import LLMWorkItem
 from .._llm import holder, shared_name_of
+from .._pool_members import Pooled
 from ..errors import TokenEstimationError
-from ..pools import MixedPoolStrategy, PoolStrategy, price_for
+from ..pools import price_for
 from ..token_estimation import CharacterTokenEstimator
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Limits:
             return 0
         queue = self._queues.get(id(scope))
         if queue is None:
-            if self._board is not None and isinstance(strategy, (PoolStrategy, MixedPoolStrategy)):
+            if self._board is not None and isinstance(strategy, Pooled):
                 raise ValueError("a pool cannot have shared_limits; run it in one process, or share a member's limits")
             queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)

@@ -12,6 +12,7 @@ from typing import Any
 from .._core import fingerprint
 from .._json_values import name_of, to_plain
 from .._llm import SIMULATED, SIMULATED_MARK, environment
+from .._pool_members import name_of_doubt
 from .._secrets import public
 from ..artifacts import ArtifactIdentity, stated
 from ..callable_strategy import CallableStrategy
@@ -134,8 +135,7 @@ def _of_pool(strategy: MixedPoolStrategy[Any]) -> tuple[dict[str, Any], str | No
     guessed = [one.guessed for one in known if one.guessed is not None]
     parts = {"strategy": "pool", "pool": sorted({one.digest.hex() for one in known})}
     if strategy.escalate_if is not None:
-        function = strategy.escalate_if
-        parts["escalate_if"] = name_of(function if hasattr(function, "__qualname__") else type(function))
+        parts["escalate_if"] = name_of_doubt(strategy.escalate_if)
     return parts, guessed[0] if guessed else None
 
 

@@ -2,9 +2,8 @@
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn what_a_run_has_left_in_batches_the_next_one_collects() {
-    let scene = Scene::new(&[]);
+/// A run submits five requests in a batch, and ends; returns what became of its attempts.
+async fn leave_behind(scene: &Scene) -> Vec<Result<Reply, ProviderError>> {
     let lane = scene.lane(10);
     let provider = scene.provider(&lane, "k").unwrap();
     let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
@@ -13,8 +12,13 @@ async fn what_a_run_has_left_in_batches_the_next_one_collects() {
     lane.flush();
     lane.submitted().await;
     lane.detach();
-    assert!(waiting.await.unwrap().iter().all(Result::is_err));
-    drop((provider, lane));
+    waiting.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_has_left_in_batches_the_next_one_collects() {
+    let scene = Scene::new(&[]);
+    assert!(leave_behind(&scene).await.iter().all(Result::is_err));
     assert_eq!(scene.stages(), [Stage::Open]);
 
     // Another key must not even list them.
@@ -85,16 +89,7 @@ async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
 #[tokio::test(start_paused = true)]
 async fn results_that_are_gone_are_asked_for_once_more() {
     let scene = Scene::new(&[]);
-    let lane = scene.lane(10);
-    let provider = scene.provider(&lane, "k").unwrap();
-    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
-    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    lane.flush();
-    lane.submitted().await;
-    lane.detach();
-    let _ = waiting.await;
-    drop((provider, lane));
+    leave_behind(&scene).await;
     // A month later.
     lock(&scene.world).gone = 1;
     for _ in 0..2 {

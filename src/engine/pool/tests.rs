@@ -35,6 +35,18 @@ fn failed() -> Ending {
     Ending::Failed { fault: Fault::Server, overloaded: false }
 }
 
+/// A hundred requests fail, whoever is asked.
+fn fail_often(pool: &Pool, scope: &Scope, run: Joined, now: Instant) -> Vec<News> {
+    let mut ejected = Vec::new();
+    for _ in 0..100 {
+        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
+        let place = pool.claim(None, now).unwrap();
+        ejected.extend(end(pool, &place, failed(), now));
+        scope.reconcile(&ticket, Used::Unknown, Signal::None, now);
+    }
+    ejected
+}
+
 #[test]
 fn a_scope_admits_as_many_as_members_have_room_for() {
     let now = Instant::now();
@@ -108,13 +120,7 @@ fn at_most_half_of_the_members_are_left_out() {
     let now = Instant::now();
     let (pool, _) = pool(4);
     let (scope, run) = joined(&pool, now);
-    let mut ejected = Vec::new();
-    for _ in 0..100 {
-        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
-        let place = pool.claim(None, now).unwrap();
-        ejected.extend(end(&pool, &place, failed(), now));
-        scope.reconcile(&ticket, Used::Unknown, Signal::None, now);
-    }
+    let ejected = fail_often(&pool, &scope, run, now);
     assert_eq!(ejected.len(), 2, "{ejected:?}");
     assert!(matches!(ejected[0], News::Ejected(_)));
 }
@@ -124,12 +130,7 @@ fn while_some_are_left_out_the_limits_of_the_others_are_waited_for() {
     let now = Instant::now();
     let (pool, _) = pool(4);
     let (scope, run) = joined(&pool, now);
-    for _ in 0..100 {
-        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
-        let place = pool.claim(None, now).unwrap();
-        end(&pool, &place, failed(), now);
-        scope.reconcile(&ticket, Used::Unknown, Signal::None, now);
-    }
+    fail_often(&pool, &scope, run, now);
     let blocked = (0..100).find_map(|_| scope.admit(run, Estimate::default(), now).err()).unwrap();
     assert_eq!(blocked.cause, Cause::Concurrency);
     assert!(blocked.until.is_some(), "the probe is due then");
