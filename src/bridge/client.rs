@@ -33,7 +33,7 @@ use crate::providers::schema::Check;
 use crate::providers::shown::Quoted;
 use crate::providers::table::{Api, Language};
 use crate::providers::transport::TransportOptions;
-use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, secret_names, status, table};
+use crate::providers::{Options, Provider, ProviderError, Rejecting, secret_names, status, table};
 use crate::simulator::sample;
 
 /// Everything but the keys and the extra body, from a dict with these names.
@@ -232,7 +232,8 @@ impl NativeClient {
         let limit: Duration = seconds(timeout);
         let counted = awaitable(py, async move {
             match tokio::time::timeout(limit, AssertUnwindSafe(count).catch_unwind()).await {
-                Ok(outcome) => outcome.map(Counted).map_err(|_| errors::panicked()),
+                Ok(Ok(result)) => Ok(Outcome { result, made: |py, tokens| Ok(tokens.into_pyobject(py)?.into_any()) }),
+                Ok(Err(_)) => Err(errors::panicked()),
                 Err(_) => Err(PyTimeoutError::new_err(format!("tokens were not counted within {timeout} s"))),
             }
         });
@@ -269,7 +270,7 @@ impl NativeClient {
                     if let Some(reported) = reported {
                         *reported.lock().unwrap_or_else(PoisonError::into_inner) = pooled::reported(&mut outcome);
                     }
-                    Ok(Direct(outcome))
+                    Ok(Outcome { result: outcome, made: convert::reply })
                 }
                 Ok(Err(_)) => Err(errors::panicked()),
                 Err(_) => Err(PyTimeoutError::new_err(format!(
@@ -400,34 +401,21 @@ fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, Stri
     })
 }
 
-/// The outcome of a count, made into Python objects only where the interpreter is attached anyway.
-struct Counted(Result<u64, ProviderError>);
-
-impl<'py> IntoPyObject<'py> for Counted {
-    type Target = PyAny;
-    type Output = Bound<'py, PyAny>;
-    type Error = PyErr;
-
-    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.0 {
-            Ok(tokens) => Ok((true, *tokens).into_pyobject(py)?.into_any()),
-            Err(error) => Ok((false, errors::provider_error(py, error)?).into_pyobject(py)?.into_any()),
-        }
-    }
+/// The outcome of a call or a count, made into Python objects only where the interpreter is attached anyway.
+struct Outcome<T> {
+    result: Result<T, ProviderError>,
+    made: for<'py> fn(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
 }
 
-/// The outcome of a direct call, made into Python objects only where the interpreter is attached anyway.
-struct Direct(Result<Reply, ProviderError>);
-
-impl<'py> IntoPyObject<'py> for Direct {
+impl<'py, T> IntoPyObject<'py> for Outcome<T> {
     type Target = PyAny;
     type Output = Bound<'py, PyAny>;
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (success, value) = match &self.0 {
-            Ok(reply) => (true, convert::reply(py, reply)?),
-            Err(error) => (false, errors::provider_error(py, error)?),
+        let (success, value) = match &self.result {
+            Ok(given) => (true, (self.made)(py, given)?),
+            Err(error) => (false, errors::provider_error(py, error)?.into_any()),
         };
         Ok((success, value).into_pyobject(py)?.into_any())
     }
