@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# What `make bench` measures; `benchmarks/run.py --list` names all.
+SECTIONS ?=
 # Of each fuzzing test; some minutes on two cores.
 CASES ?= 200000
 # Tests wait more than they compute, so more of them at a time than there are cores.
@@ -34,7 +36,7 @@ $(VENV)/.made:
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@# uv takes seconds where pip takes minutes. If it cannot reach an index that only pip is set up for, pip installs all.
-	-$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra dev || \
 	PIP_QUIET=1 $(BIN)/maturin develop --quiet --extras dev
 	@touch $@
 
@@ -130,11 +132,11 @@ demo: $(VENV)/.made ## run a real job against the simulated provider
 	PIP_QUIET=1 $(BIN)/maturin develop --quiet
 	$(PY) examples/summarize_stdlib.py
 
-bench: $(VENV)/.made ## measure, against peers in environments of their own (minutes)
+bench: $(VENV)/.made ## measure, beside peers in environments of their own (half an hour, or only SECTIONS="...")
 	PIP_QUIET=1 $(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
-	$(PY) -m pip install --quiet numpy # vectors are compared as the openai SDK makes them
-	$(PY) benchmarks/run.py
+	$(PY) -m pip install --quiet numpy pandas polars pyarrow # for data frames; the openai SDK makes vectors with numpy
+	$(PY) benchmarks/run.py $(SECTIONS)
 
 bench-smoke: build ## compare throughput, memory and waiting with themselves (a minute)
 	$(PY) -m pytest -m benchmark tests/project/test_performance.py

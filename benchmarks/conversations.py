@@ -1,7 +1,8 @@
 """Conversations with tools: ``python conversations.py KIND URL``. Prints seconds, and CPU us per round, all threads.
 
 1,024 conversations of 10 rounds, all open at once, against a provider that answers after 100 ms, with an async tool of
-50 ms. KIND: ``ours``; ``stored``, with an SQLite store; ``openai``, a loop over that SDK with ``gather``.
+50 ms. KIND: ``ours``; ``http2``, the same over HTTP/2, as real providers speak it; ``stored``, with an SQLite store;
+``openai``, a loop over that SDK with ``gather``.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ def next_part(done: int) -> str:
     return part + ("call advance" if done < ROUNDS - 1 else "and that was all")
 
 
-def strategy_at(url: str) -> Any:
-    from batch_llm import ToolContext, llm
+def strategy_at(url: str, http2: Any = "auto") -> Any:
+    from batch_llm import ToolContext, Transport, llm
 
     async def advance(call: ToolContext) -> str:
         await asyncio.sleep(TOOL_SECONDS)
         return next_part(call.round)
 
     advance.__doc__ = DESCRIPTION
-    return llm("openai:gpt-4.1-mini", base_url=url, api="chat", tools=[advance], rounds=ROUNDS + 1)
+    transport = Transport(http2=http2)
+    return llm("openai:gpt-4.1-mini", base_url=url, api="chat", tools=[advance], rounds=ROUNDS + 1, transport=transport)
 
 
-async def ours(url: str, store: Path | None) -> None:
+async def ours(strategy: Any, store: Path | None) -> None:
     from batch_llm import process_prompts
 
-    strategy = strategy_at(url)
     prompts = [PROMPT.format(number=number) for number in range(CONVERSATIONS)]
     batch = await process_prompts(strategy, prompts, concurrency=CONVERSATIONS, store=store)
     assert batch.succeeded == CONVERSATIONS, batch.summary()
@@ -82,13 +83,14 @@ def main(kind: str, url: str) -> None:
     else:
         import batch_llm
 
-        batch_llm.run(strategy_at(url), ["hello"])
+        http2 = "always" if kind == "http2" else "auto"
+        batch_llm.run(strategy_at(url, http2), ["hello"])
     with tempfile.TemporaryDirectory() as folder:
         began, cpu = time.perf_counter(), time.process_time()
         if kind == "openai":
             asyncio.run(openai(url))
         else:
-            asyncio.run(ours(url, Path(folder, "run.db") if kind == "stored" else None))
+            asyncio.run(ours(strategy_at(url, http2), Path(folder, "run.db") if kind == "stored" else None))
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     print(seconds, cpu / (CONVERSATIONS * ROUNDS) * 1e6)
 

@@ -13,9 +13,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from measuring import environment
+
 from batch_llm import ProcessorConfig, llm, pool, run
 from batch_llm.testing import Fault, SimulatedProvider
-from run import environment
 
 LATENCY = 0.2
 # Each in an environment of its own.

@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from measuring import HERE, environment, example, measure
 from shapes import answer, message, reply, vectors
-
-from run import HERE, environment, measure
 
 QUICK = bool(os.environ.get("QUICK"))
 REPEAT = 1 if QUICK else 3
@@ -35,23 +34,13 @@ PEERS = {
 }
 
 
-def fixed_server() -> str:
-    """Build the server that answers every request alike, unless ``FIXED_SERVER`` names one; return its path."""
-    if built := os.environ.get("FIXED_SERVER"):
-        return built
-    flags = ["--quiet", "--release", "--no-default-features", "--example", "fixed_server"]
-    subprocess.run(["cargo", "build", *flags], check=True, cwd=HERE.parent)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
-    return str(target / "release" / "examples" / "fixed_server")
-
-
 @contextlib.contextmanager
 def serving(body: bytes, kind: str = JSON, pause_ms: int = 0, ca_file: str | None = None) -> Iterator[str]:
     """Answer every request with this body, in a process of its own, over TLS with ``ca_file``; yields the URL."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        command = [fixed_server(), file.name, kind, str(pause_ms), *([ca_file] if ca_file else [])]
+        command = [example("fixed_server"), file.name, kind, str(pause_ms), *([ca_file] if ca_file else [])]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdin is not None

@@ -1,40 +1,17 @@
-"""Run all benchmarks and print the tables of ``docs/benchmarks.md``. Called by ``make bench``."""
+"""Run the benchmarks and print the tables of ``docs/benchmarks.md``: ``python run.py [SECTION ...]``.
+
+Called by ``make bench``. Without arguments all sections run but those of :data:`LONG`, which take longer than all the
+others together, or need an environment of their own. ``--list`` prints their names.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-HERE = Path(__file__).parent
-CACHE = HERE.parent / ".cache" / "bench"
-OLD = {"async-batch-llm 0.5.0": "async-batch-llm==0.5.0", "async-batch-llm 0.28.0": "async-batch-llm==0.28.0"}
-WIRE = {"aiohttp": "aiohttp==3.14.5", "openai": "openai==3.57.0", "litellm": "litellm==1.110.2"}
-
-
-def environment(*requirements: str) -> str:
-    """Make a virtual environment with these packages; return its interpreter."""
-    home = CACHE / "+".join(requirements).replace("==", "-")
-    python = home / "bin" / "python"
-    if not (home / ".made").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
-        (home / ".made").touch()
-    return str(python)
-
-
-def measure(script: str, *arguments: object, python: str | None = sys.executable, repeat: int = 3) -> list[float]:
-    """Run a script (or, without ``python``, a program) some times; return the median of each number that it prints."""
-    runs = []
-    for _ in range(repeat):
-        command = [python, str(HERE / script)] if python else [script]
-        command += map(str, arguments)
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        runs.append([float(number) for number in output.split()])
-    return [statistics.median(column) for column in zip(*runs, strict=True)]
+import real
+from measuring import HERE, OLD, WIRE, environment, example, measure, provider
 
 
 def overhead() -> None:
@@ -81,32 +58,12 @@ def stores() -> None:
         print(f"| {words} | {seconds:.2f} | {megabytes:.0f} |")
 
 
-@contextlib.contextmanager
-def provider(latency: float = 0.0) -> Iterator[tuple[str, list[float]]]:
-    """Serve in a process of its own; yields the URL, and a list that gets the CPU us per request at the end."""
-    command = [sys.executable, str(HERE / "provider.py"), str(latency)]
-    cost: list[float] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        yield process.stdout.readline().strip(), cost
-        process.stdin.close()
-        cost.append(float(process.stdout.read()))
-
-
-def bare_reqwest() -> str:
-    """Build the loop through reqwest alone; return its path."""
-    flags = ["--quiet", "--release", "--no-default-features", "--example", "bare_reqwest"]
-    subprocess.run(["cargo", "build", *flags], check=True, cwd=HERE.parent)
-    return str(HERE.parent / "target" / "release" / "examples" / "bare_reqwest")
-
-
 def wire() -> None:
     """Print requests per second over HTTP."""
     print("\n## Over HTTP against the simulated provider, two processes on the same cores\n")
     print("| client | in flight | requests/s | client CPU, µs per request | times slower |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    bare = bare_reqwest()
+    bare = example("bare_reqwest")
     with provider() as (url, cost):
         best = 0.0
         rows: list[tuple[str, int, int, str]] = [
@@ -157,24 +114,13 @@ def conversations() -> None:
     print(f"\n## Conversations with tools\n\n{CONVERSATIONS:,} of {ROUNDS} rounds; the longest takes {CHAIN:.2f} s.\n")
     print("| | seconds | of the chain | CPU us per round |\n| --- | ---: | ---: | ---: |")
     peer = environment(WIRE["openai"])
-    rows = [("batch-llm", "ours", sys.executable), ("batch-llm, SQLite store", "stored", sys.executable)]
+    names = {"batch-llm": "ours", "batch-llm, HTTP/2": "http2", "batch-llm, SQLite store": "stored"}
+    rows = [(name, kind, sys.executable) for name, kind in names.items()]
     rows += [("openai SDK in gather", "openai", peer)]
     for name, kind, python in rows:
         with provider(0.1) as (url, _):
             seconds, cpu = measure("conversations.py", kind, url, python=python)
         print(f"| {name} | {seconds:.2f} | {seconds / CHAIN:.2f} | {cpu:,.0f} |")
-
-
-def prompt_caches() -> None:
-    """Print what simulated prompt caches save, with us and with a loop of HTTP requests."""
-    print("\n## Prompt caches\n", flush=True)
-    subprocess.run([sys.executable, str(HERE / "prompt_caches.py")], check=True)
-
-
-def pools() -> None:
-    """Print what sick members of a pool cost, ours and peers'."""
-    print("\n## Pools\n", flush=True)
-    subprocess.run([sys.executable, str(HERE / "pools.py"), "peers", "2000", "20"], check=True)
 
 
 def rest() -> None:
@@ -207,23 +153,60 @@ def rest() -> None:
     print(f"- `import batch_llm`: {light - bare:.1f}\n- `from batch_llm import *`: {full - bare:.1f}")
 
 
-def control() -> None:
-    """Print what watching a run costs, and how soon commands take effect."""
-    command = [sys.executable, str(HERE / "control.py"), "100000"]
-    print("\n## Control\n\n" + subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def program(script: str, *arguments: str) -> None:
+    """Run a script that prints its tables itself."""
+    subprocess.run([sys.executable, str(HERE / script), *arguments], check=True)
+
+
+def module(name: str, *arguments: str) -> None:
+    """The same for a module of this folder that imports from others."""
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True, cwd=HERE.parent)
+
+
+SECTIONS: dict[str, Callable[[], None]] = {
+    "overhead": overhead,
+    "wire": wire,
+    "more-wire": more_wire,
+    "real": real.main,
+    "limits": lambda: program("limits.py", "90"),
+    "prompt-caches": lambda: program("prompt_caches.py"),
+    "pools": lambda: program("pools.py", "peers", "2000", "20"),
+    "conversations": conversations,
+    "batches": lambda: module("batches", "100000", "5000"),
+    "surfaces": lambda: program("surfaces.py"),
+    "stores": stores,
+    "control": lambda: program("control.py", "100000"),
+    "signing": lambda: subprocess.run([example("signing")], check=True) and None,
+    "clouds": lambda: program("clouds.py", "rate", "40000"),
+    "command-line": lambda: program("cli.py"),
+    "frames": lambda: program("frames.py", "200000"),
+    "rest": rest,
+    "forecast": lambda: program("forecast.py"),
+}
+"""What ``make bench`` runs, in the order of the page."""
+LONG: dict[str, Callable[[], None]] = {
+    "batch-peers": lambda: module("batch_peers"),
+    "million-in-batches": lambda: module("batches", "1000000", "5000"),
+    "expiry": lambda: program("clouds.py", "expiry"),
+    "outages": lambda: program("outages.py"),
+}
+"""What runs only if it is named."""
+
+
+def main(names: list[str]) -> None:
+    """Run the sections with these names; none: all of :data:`SECTIONS`."""
+    known = SECTIONS | LONG
+    if names == ["--list"]:
+        print("\n".join(known))
+        return
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"there is no section {unknown[0]!r}; there are {', '.join(known)}")
+    print(f"Python {sys.version.split()[0]}, medians of three runs")
+    for name in names or SECTIONS:
+        print(f"\n# {name}", flush=True)
+        known[name]()
 
 
 if __name__ == "__main__":
-    import real  # which uses this module
-
-    print(f"Python {sys.version.split()[0]}, medians of three runs")
-    overhead()
-    wire()
-    more_wire()
-    real.main()
-    conversations()
-    control()
-    prompt_caches()
-    pools()
-    stores()
-    rest()
+    main(sys.argv[1:])

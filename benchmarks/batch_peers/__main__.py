@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import environment
+from benchmarks.measuring import environment
 from typing_extensions import Self
 
 HERE = Path(__file__).parent
