@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::numbers;
 use super::schema::Schema;
-use super::shared::SharedText;
+use super::shared::{SharedText, Text};
 
 /// The settings of one strategy. Python fills them in by name; an unknown name is an error.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -15,8 +15,8 @@ use super::shared::SharedText;
 pub struct Options {
     /// The model's name.
     pub model: String,
-    /// Instructions, before each conversation.
-    pub system_prompt: Option<String>,
+    /// Instructions, before each conversation. Long ones are in memory once, however many clients have them.
+    pub system_prompt: Option<Text>,
     /// Sampling temperature.
     pub temperature: Option<Number>,
     /// Nucleus sampling.
@@ -125,12 +125,13 @@ impl Options {
             return Some(written);
         }
         let text = match (&self.system_prompt, added()) {
-            (Some(own), Some(added)) => format!("{own}\n\n{added}"),
-            (Some(text), None) => text.clone(),
-            (None, Some(text)) => text,
+            (Some(own), Some(added)) => SharedText::new(&format!("{}\n\n{added}", &**own)),
+            (Some(Text::Shared(text)), None) => text.clone(),
+            (Some(Text::Own(text)), None) => SharedText::new(text),
+            (None, Some(text)) => SharedText::new(&text),
             (None, None) => return None,
         };
-        Some(self.written_system.get_or_init(|| SharedText::new(&text)))
+        Some(self.written_system.get_or_init(|| text))
     }
 
     /// Puts the user's further fields over the dialect's own.
@@ -175,5 +176,21 @@ mod tests {
         let options: Options = serde_json::from_value(json!({"extra_body": {"a": {"y": 2}, "b": 1}})).unwrap();
         let merged = options.with_extra(fields([("a", Some(json!({"x": 1}))), ("b", Some(json!(0))), ("c", None)]));
         assert_eq!(Value::Object(merged), json!({"a": {"x": 1, "y": 2}, "b": 1}));
+    }
+
+    #[test]
+    fn a_long_system_prompt_is_in_memory_once() {
+        let text = "Answer in \"one\" word.\n".repeat(2000);
+        let options = || serde_json::from_value::<Options>(json!({"system_prompt": text})).unwrap();
+        let (one, other) = (options(), options());
+        let copy = one.clone();
+        let written = [&one, &other, &copy].map(|options| options.system(|| None).unwrap().text());
+        assert_eq!(written[0], text);
+        assert!(written.iter().all(|text| std::ptr::eq(*text, written[0])));
+        // What a dialect adds is a text of its own.
+        let longer = options();
+        assert!(
+            longer.system(|| Some("JSON, please.".to_owned())).unwrap().text().ends_with("word.\n\n\nJSON, please.")
+        );
     }
 }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use rustc_hash::FxHasher;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// From so many bytes on a text is a part of its own. Shorter ones are copied, which costs less than a part.
@@ -102,6 +102,13 @@ impl Text {
             Self::Shared(text) if text.is_alone() => text.text().len(),
             Self::Shared(_) => 0,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(if text.len() < LONG { Self::Own(text) } else { Self::of(&text) })
     }
 }
 

@@ -240,7 +240,7 @@ fn write_system(options: &Options, turns: &[Turn<'_>], marks: Option<&Marks>, bo
             return body.field("system", &**text);
         }
         let system: Vec<Cow<'_, str>> =
-            options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(words).collect();
+            options.system_prompt.iter().map(|text| Cow::Borrowed(&**text)).chain(words).collect();
         return body.field("system", &system.join("\n\n"));
     }
     let own = options.system(|| None).cloned().map(Text::Shared);

@@ -211,7 +211,7 @@ fn write_system(
         (_, []) => options.system(|| None).map_or(Ok(()), |text| write(text, body)),
         (None, [Turn { content: Content::Text(text), .. }]) => write(&**text, body),
         (own, _) => {
-            let system: Vec<Cow<'_, str>> = own.iter().map(|text| Cow::Borrowed(text.as_str())).chain(words).collect();
+            let system: Vec<Cow<'_, str>> = own.iter().map(|text| Cow::Borrowed(&**text)).chain(words).collect();
             write(&system.join("\n\n"), body)
         }
     }
