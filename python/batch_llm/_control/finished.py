@@ -106,8 +106,8 @@ class FinishedRun:
         status: Status = made
         return status
 
-    def explain(self) -> Explanation:
-        """Return what limited it.
+    def explain(self, *, over_time: bool = False) -> Explanation:
+        """Return what limited it; ``over_time``: in each interval, too, if its store has that.
 
         Raises:
             ControlError: If it has left nothing about that.
@@ -117,6 +117,10 @@ class FinishedRun:
             raise ControlError(
                 "store", "the run was killed, or is older than this command: what limited it is not known"
             )
+        if over_time and self.entry.store is not None and found.get("began_at") is not None:
+            for kept in self._look().bound_over_time.values():
+                if kept.pop("began_at", None) == found["began_at"]:
+                    found = found | {"bound_over_time": kept}
         explanation: Explanation = found
         return explanation
 

@@ -193,7 +193,7 @@ class RunControl:
             raise ControlError("bad_argument", "arguments must be an object")
         looks: dict[str, Callable[[], dict[str, Any]]] = {
             "status": self._status,
-            "explain": lambda: reports.explained(self.run.stats()),
+            "explain": lambda: reports.explained(self.run.stats(), over_time=arguments.get("over_time") is True),
             "cost": lambda: reports.cost(self, self.run.stats(), self._outlook),
             "tail": lambda: self._tail(arguments),
         }

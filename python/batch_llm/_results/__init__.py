@@ -8,6 +8,7 @@ from .estimate import RunEstimate, by_length, by_sample
 from .explain import cache_misses
 from .forecasting import LEVEL, Forecast, Interval, Moment, Sample, forecast
 from .item import Failed, Result, Succeeded, WorkItemResult, as_result, succeeded
+from .over_time import over_time_of
 from .stats import BatchTermination, ProcessingStats
 from .verdict import Verdict
 
@@ -31,5 +32,6 @@ __all__ = [
     "cache_misses",
     "cause_of",
     "forecast",
+    "over_time_of",
     "succeeded",
 ]

@@ -53,7 +53,11 @@ class RunStatus:
             progress = status["progress"]
             if progress["total_is_final"] and progress["total"]:
                 found["total"] = progress["total"]
-            found["explanation"] = run.explain()["text"]
+            explained = run.explain(over_time=True)
+            found["explanation"] = explained["text"]
+            over_time = explained.get("bound_over_time")
+            if over_time is not None:
+                found["bound_over_time"] = {**over_time, "began_at": explained.get("began_at")}
         return found
 
 
