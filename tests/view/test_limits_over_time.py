@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import json
 import re
 import sqlite3
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 import batch_llm
 from batch_llm import BatchResult, inspect
-from batch_llm._results import over_time_of
+from batch_llm._results import bounds, over_time_of
 from batch_llm._run.bound_over_time import BoundOverTime
 from batch_llm._stored_rows import StoredItems
 from batch_llm._view import BatchItems, Index, ViewServer, write
@@ -266,6 +267,39 @@ def test_it_is_read_with_the_keyboard(page):
     page.page.keyboard.press("ArrowRight")
     others = page.page.locator(".chart", has=page.page.locator("h3", has_text="Requests in flight"))
     others.locator(".u-legend .u-value").first.get_by_text(re.compile(r"^[\d.]+ m?s$")).wait_for()
+
+
+REASONS = [*bounds._WORDS, *(f"quota:{measure}" for measure in ("requests", "tokens", "input_tokens", "output_tokens"))]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_reason_has_words_and_a_colour_that_can_be_seen(browser, batch, tmp_path, scheme):
+    seconds = {name: [float(at == other) for at in range(len(REASONS))] for other, name in enumerate(REASONS)}
+    over_time = {"interval": 1.0, "end": float(len(REASONS)), "seconds": seconds}
+    stats = dataclasses.replace(batch.stats, bound_over_time=over_time)
+    write(BatchItems(BatchResult(batch.results, stats=stats)), tmp_path / "all.html")
+    opened = Page(browser, (tmp_path / "all.html").as_uri(), color_scheme=scheme)
+    opened.tab("Charts")
+    figure = opened.page.locator(".chart", has=opened.page.locator("h3", has_text="What limited the run"))
+    figure.locator("canvas").wait_for()
+    names = figure.locator(".u-legend .u-label").all_inner_texts()[1:]
+    assert len(set(names)) == len(REASONS)
+    back = opened.page.evaluate(WANTED, "--back")
+    colours = [opened.page.evaluate(WANTED, f"--bound-{name.replace(':', '-')}") for name in REASONS]
+    assert len(set(colours)) == len(REASONS)
+    assert set(colours) <= set(figure.evaluate(COLOURS)), "each is in the band"
+    for name, colour in zip(REASONS, colours, strict=True):
+        lighter, darker = sorted((luminance(colour), luminance(back)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, name
+    assert opened.problems == []
+    opened.close()
+
+
+def luminance(colour):
+    """How light a colour is, by WCAG 2."""
+    parts = [int(part) / 255 for part in colour.split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_other_charts_are_read_so_too(page):
