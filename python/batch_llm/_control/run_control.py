@@ -112,7 +112,9 @@ class RunControl:
             self._close()
             _warn_once(error)
             return
-        self._note(changes.event("started", run=self.entry.id, name=self.entry.name, pid=self.entry.pid))
+        began_at = run.stats().start_time  # by which its store knows what limited it over time
+        entry = self.entry
+        self._note(changes.event("started", run=entry.id, name=entry.name, pid=entry.pid, began_at=began_at))
 
     def failed(self, item: Item, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Take note of a failure."""

@@ -3,7 +3,7 @@
 Batches, reports and stores are made of these. Used by everything above; uses nothing but values.
 """
 
-from .bounds import cause_of
+from .bounds import cause_of, is_reason
 from .estimate import RunEstimate, by_length, by_sample
 from .explain import cache_misses
 from .forecasting import LEVEL, Forecast, Interval, Moment, Sample, forecast
@@ -32,6 +32,7 @@ __all__ = [
     "cache_misses",
     "cause_of",
     "forecast",
+    "is_reason",
     "over_time_of",
     "succeeded",
 ]
