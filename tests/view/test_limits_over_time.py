@@ -26,7 +26,7 @@ from batch_llm.cli.main import main
 from batch_llm.cli.viewing import RunStatus
 
 from .browser import Page, chromium
-from .limited import limited_run, main_limits
+from .limited import changes_of, limited_run
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ["run.db", "run.jsonl", "segments/"]
@@ -61,7 +61,7 @@ def batch(folder):
 
 def test_the_counters_have_it(batch):
     found = batch.stats.bound_over_time
-    assert main_limits(found)[:2] == ["cooldown", "workers"]
+    assert changes_of(found) == ["cooldown", "workers"]
     assert found["interval"] == 1.0
     assert found["end"] == pytest.approx(batch.wall_time_seconds, abs=0.5)
     for name, seconds in batch.stats.bound_by.items():
@@ -76,7 +76,7 @@ def test_it_survives_files_of_batches(batch):
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind_of_store_has_it_once(batch, folder, name):
     (found,) = inspect(f"{folder}/{name}").bound_over_time.values()
-    assert main_limits(found)[:2] == ["cooldown", "workers"]
+    assert changes_of(found) == ["cooldown", "workers"]
     assert found["began_at"] > 1e9
     index = Index(StoredItems(f"{folder}/{name}"))
     index.read()
@@ -156,11 +156,12 @@ def test_the_shell_says_it(tmp_path, monkeypatch):
         return done.output
 
     lines = [line for line in call("--over-time").splitlines() if " to " in line and line[0].isdigit()]
-    assert re.fullmatch(r"0\.0 s to \d\.0 s: cooldown \(\d+%\)", lines[0])
-    assert re.fullmatch(r"\d\.0 s to [\d.]+ s: workers \(\d+%\)", lines[1])
+    found = [re.fullmatch(r"[\d.]+ s to [\d.]+ s: ([a-z ]+) \(\d+%\)", line) for line in lines]
+    limits = [one[1] for one in found]
+    assert limits.index("cooldown") < limits.index("workers")
     assert "s: workers" not in call()
     found = json.loads(call("--over-time", "--json"))["data"]
-    assert main_limits(found["bound_over_time"])[:2] == ["cooldown", "workers"]
+    assert changes_of(found["bound_over_time"]) == ["cooldown", "workers"]
     assert "bound_over_time" not in json.loads(call("--json"))["data"]
     (ended,) = (event for event in inspect(tmp_path / "run.db").events if event["type"] == "ended")
     assert "bound_over_time" not in ended["status"]["explanation"]
