@@ -234,7 +234,7 @@ _COUNTS = (
 def _of_killed(kept: dict[str, Any]) -> dict[str, Any] | None:
     """What limited a run that was killed, up to when it was written last; None: that was at once."""
     sums = {name: sum(times) for name, times in kept["seconds"].items()}
-    bound_by = {name: seconds for name, seconds in sums.items() if seconds > 0 and is_reason(name)}
+    bound_by: dict[str, float] = {name: time for name, time in sums.items() if time > 0 and is_reason(name)}
     if kept["end"] < kept["interval"] or not bound_by:
         return None
     found = explained(ProcessingStats(start_time=kept.get("began_at"), bound_by=bound_by))

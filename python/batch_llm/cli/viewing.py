@@ -86,7 +86,8 @@ def view(store: str, other: str | None, output: str | None, no_browser: bool, **
             if not no_browser:
                 _open(server.url_once)
             with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+                while True:  # one wait without end would not notice a signal that comes just before it
+                    time.sleep(STATUS_SECONDS)
 
 
 for _option in reversed(PROMPT_OPTIONS):
