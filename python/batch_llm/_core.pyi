@@ -1155,6 +1155,9 @@ class Journal:
     def note(self, event: str) -> int:
         """Hand over an event, a JSON object; from any thread."""
 
+    def note_bound_over_time(self, text: str) -> int:
+        """Hand over what bounded the run over time, a JSON object, in place of the one before."""
+
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ._core import format_of
+from ._results import over_time_of
 from ._view import Item
 from .inspection import Inspection, StoredRow, inspect
 from .prices import Price
@@ -149,5 +150,15 @@ class StoredItems:
             "unreadable": self._unreadable,
         }
         if self._status is not None:
-            about |= self._status()
+            about |= {name: value for name, value in self._status().items() if name != "bound_over_time"}
         return about
+
+    def bound_over_time(self) -> dict[int, dict[str, Any]]:
+        """Return what limited its runs over time, by the number of the run; that of a running one as it is now."""
+        found = self.inspection.bound_over_time
+        if not self._grows:
+            found = {self._runs[run]: one for run, one in found.items() if run in self._runs}
+        live = over_time_of(self._status().get("bound_over_time")) if self._status is not None else None
+        if live is None or "began_at" not in live:
+            return found
+        return {run: live if one.get("began_at") == live["began_at"] else one for run, one in found.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import queue
 import threading
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .prompts import PromptSource, Strategy
 
 __all__ = ["BlockingResultStream", "run", "stream"]
+
+SIGNAL_SECONDS = 0.25
+"""How long a signal that did not end the wait of the caller's thread waits for its handler at most."""
 
 
 @overload
@@ -352,7 +356,7 @@ class _Caller:
         while True:
             if not self.is_here:  # the source has forked
                 raise _forked()
-            kind, value = message or self._requests.get()
+            kind, value = message or self._next_request()
             message = None
             if kind == "read":
                 message = value()
@@ -361,6 +365,13 @@ class _Caller:
                 _interrupts.watch(value, self.loop)
             else:
                 return kind, value
+
+    def _next_request(self) -> tuple[str, Any]:
+        while True:
+            # Not without end: a signal that comes just before a wait does not end it, and is handled only after it.
+            with contextlib.suppress(queue.Empty):
+                request: tuple[str, Any] = self._requests.get(timeout=SIGNAL_SECONDS)
+                return request
 
     def _abandon(self) -> None:
         """Cancel everything: the caller waits no more."""

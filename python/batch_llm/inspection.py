@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import JournalView, format_of
 from ._logs import log_event
-from ._results import WorkItemResult
+from ._results import WorkItemResult, over_time_of
 from ._shown import amount, line
 from ._store import UnreadableRecordError, log_ignored, read, result_of
 from ._values import as_text
@@ -69,6 +69,9 @@ class Inspection:
         damaged_records: Records that are damaged.
         events: What was done to its runs from outside, and how they ended, in order: JSON objects with ``type`` and
             ``at``; see the guide "Control".
+        bound_over_time: What limited its last runs over time, by the number of the run: as in
+            ``ProcessingStats.bound_over_time``, and ``began_at``, when the run began (seconds since 1970). Of a run
+            that is on, or was killed, as of some time before.
         torn_bytes: Bytes of an incomplete last record: it is still being written, or its writer was killed.
     """
 
@@ -91,6 +94,7 @@ class Inspection:
     damaged_records: int
     torn_bytes: int
     events: list[dict[str, Any]]
+    bound_over_time: dict[int, dict[str, Any]]
     _view: JournalView = field(repr=False, compare=False)
     _decoders: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = field(repr=False, compare=False)
     _reported: list[str] = field(default_factory=list, repr=False, compare=False)
@@ -340,4 +344,6 @@ def inspect(
     sums["identities"] = [one for one in map(_json, sums["identities"]) if isinstance(one, dict)]
     sums["user_metadata"] = _json(sums["user_metadata"])
     sums["events"] = [event for event in map(_json, sums["events"]) if _is_event(event)]
+    over_time = ((run, over_time_of(_json(text))) for run, text in sums["bound_over_time"])
+    sums["bound_over_time"] = {run: found for run, found in over_time if found is not None}
     return Inspection(path=path, **sums, _view=view, _decoders=(output_decoder, context_decoder))

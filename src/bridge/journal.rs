@@ -17,6 +17,7 @@ use super::run::RunHandle;
 use super::runtime::Process;
 use super::timing::Timing;
 use crate::dispatch::mailbox::{Mailbox, Message};
+use crate::journal::bound_over_time;
 use crate::journal::cache::{self, Answers, Bounds};
 use crate::journal::error::JournalError;
 use crate::journal::events::{self, Requeue};
@@ -304,6 +305,18 @@ impl Journal {
             locked(&self.requeues).push(requeue);
         }
         self.hand_over(py, Entry::Event(event))
+    }
+
+    /// Hands over what bounded the run over time, a JSON object, in place of the one before.
+    fn note_bound_over_time(&self, py: Python<'_>, text: String) -> PyResult<u64> {
+        self.process.check()?;
+        if text.len() > bound_over_time::LONGEST {
+            let (length, most) = (text.len(), bound_over_time::LONGEST);
+            return Err(PyValueError::new_err(format!(
+                "what bounded a run over time has {length} bytes; at most {most} can be stored"
+            )));
+        }
+        self.hand_over(py, Entry::BoundOverTime(text))
     }
 
     /// How many records are written.

@@ -138,6 +138,7 @@ impl JournalView {
         dict.set_item("user_metadata", &self.about.user_metadata)?;
         dict.set_item("identities", self.about.identities.iter().map(|(_, text)| text).collect::<Vec<_>>())?;
         dict.set_item("events", &self.about.events)?;
+        dict.set_item("bound_over_time", &self.about.bound_over_time)?;
         dict.set_item("torn_bytes", self.about.repairs.torn)?;
         dict.set_item("damaged_records", self.about.repairs.damaged)?;
         dict.set_item("records", sums.records)?;

@@ -469,6 +469,7 @@ impl RunHandle {
                 .into_iter()
                 .map(|(bound, time)| (bound.name(), time.as_secs_f64()))
                 .collect(),
+            bound_over_time: scheduler.bound().over_time(now),
             budget: scheduler.budget().clone(),
             caches: scheduler.cache_counts().by_name().into(),
             scopes: scheduler.scopes().cloned().collect(),

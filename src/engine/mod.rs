@@ -8,6 +8,7 @@ mod adaptive;
 mod aside;
 mod backoff;
 mod bound;
+mod bound_over_time;
 mod bucket;
 pub mod commands;
 mod cooldown;
@@ -76,6 +77,7 @@ mod warming_testing;
 mod warming_tests;
 
 pub use backoff::Backoff;
+pub use bound::BoundOverTime;
 pub use commands::{Command, Failure, Rejection, Verdict};
 pub use run::{Executor, Run};
 pub use settings::{Ramp, Settings};

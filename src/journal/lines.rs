@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::bound_over_time;
 use super::error::JournalError;
 use super::events;
 use super::opened::{About, Reader};
@@ -46,12 +47,15 @@ struct Note<'a> {
     identity: Option<&'a RawValue>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     event: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    seconds: Option<&'a RawValue>,
 }
 
 const MANIFEST: &str = "manifest";
 const RUN: &str = "run";
 const IDENTITY: &str = "identity";
 const EVENT: &str = "event";
+const BOUND_OVER_TIME: &str = "bound_over_time";
 
 /// Makes lines.
 #[derive(Default)]
@@ -100,6 +104,10 @@ impl Encoder {
                 self.note(&Note { record_type: IDENTITY.into(), number: Some(*number), identity, ..Note::default() });
             }
             Entry::Event(event) => self.event(run, event),
+            Entry::BoundOverTime(text) => {
+                let seconds = serde_json::from_str(text).ok();
+                self.note(&Note { record_type: BOUND_OVER_TIME.into(), run: Some(run), seconds, ..Note::default() });
+            }
         }
     }
 
@@ -248,6 +256,9 @@ pub(super) fn walk<E: From<JournalError>>(
             }
             if let (EVENT, Some(event)) = (&*note.record_type, note.event) {
                 events::keep(&mut found.about.events, event.get());
+            }
+            if let (BOUND_OVER_TIME, Some(run), Some(seconds)) = (&*note.record_type, note.run, note.seconds) {
+                bound_over_time::keep(&mut found.about.bound_over_time, run, seconds.get());
             }
             if let (IDENTITY, Some(number), Some(identity)) = (&*note.record_type, note.number, note.identity) {
                 each(Line::Identity(number, identity.get()))?;

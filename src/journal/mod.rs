@@ -7,6 +7,7 @@
 //! make again. Only the bridge calls this floor.
 
 pub mod batches;
+pub mod bound_over_time;
 pub mod cache;
 pub mod error;
 pub mod events;

@@ -67,6 +67,8 @@ pub struct About {
     pub identities: Vec<(i64, String)>,
     /// What was done to its runs; the last ones, in order.
     pub events: Vec<String>,
+    /// What bounded the last runs over time, by the run.
+    pub bound_over_time: Vec<(u64, String)>,
     /// What is damaged.
     pub repairs: Repairs,
 }

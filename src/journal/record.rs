@@ -143,6 +143,9 @@ pub enum Entry {
     Identity(i64, String),
     /// What was done to the run: see [`events`](super::events).
     Event(String),
+    /// What bounded the run over time, in place of what was written before: see
+    /// [`bound_over_time`](super::bound_over_time).
+    BoundOverTime(String),
 }
 
 impl Kind {

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
+use super::bound_over_time;
 use super::error::JournalError;
 use super::events;
 use super::index::{Index, short};
@@ -210,7 +211,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
     }
     // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
     let odd = "SELECT count(*) FROM sqlite_master AS made LEFT JOIN pragma_table_xinfo(made.name) AS its \
-        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'events', 'answers', 'batches', 'batch_lines') \
+        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'events', 'bound_over_time', 'answers', 'batches', 'batch_lines') \
         AND (made.type <> 'table' OR its.hidden <> 0)";
     let odd: i64 = database
         .query_row(odd, [], |row| row.get(0))
@@ -284,6 +285,7 @@ impl SqliteJournal {
                 Entry::Record(stored) => add(&transaction, self.run, stored)?,
                 Entry::Identity(number, identity) => add_identity(&transaction, *number, identity)?,
                 Entry::Event(event) => events::add(&transaction, self.run, event)?,
+                Entry::BoundOverTime(text) => bound_over_time::put(&transaction, self.run, text)?,
             }
         }
         transaction.commit()
@@ -341,7 +343,9 @@ impl Import {
                 .database
                 .execute("UPDATE about SET value = ?1 WHERE name = 'created_at'", [about.created_at.to_string()])?;
             about.identities.iter().try_for_each(|(number, text)| add_identity(&import.database, *number, text))?;
-            about.events.iter().try_for_each(|event| events::add(&import.database, 0, event))
+            about.events.iter().try_for_each(|event| events::add(&import.database, 0, event))?;
+            let mut over_time = about.bound_over_time.iter();
+            over_time.try_for_each(|(run, text)| bound_over_time::put(&import.database, *run, text))
         });
         begun.map_err(|error| import.failed(&error))?;
         Ok(import)
@@ -490,7 +494,8 @@ fn about(database: &Connection) -> rusqlite::Result<About> {
     let identities = identities.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let identities = identities.filter(|one| !one.as_ref().is_err_and(is_of_a_value)).collect::<Result<_, _>>()?;
     let (user_metadata, events) = (value("user_metadata")?, events::read(database)?);
-    Ok(About { created_at, runs, user_metadata, identities, events, repairs: Repairs::default() })
+    let bound_over_time = bound_over_time::read(database)?;
+    Ok(About { created_at, runs, user_metadata, identities, events, bound_over_time, repairs: Repairs::default() })
 }
 
 /// Opens a store, or makes one, for what else is kept in it.

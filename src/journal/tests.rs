@@ -86,6 +86,33 @@ fn all(path: &Path, format: Format) -> Result<(About, Vec<Stored>), JournalError
 const BOTH: [(Format, &str); 2] = [(Format::Sqlite, "new/a.db"), (Format::Jsonl, "new/a.jsonl")];
 
 #[test]
+fn what_bounded_a_run_over_time_takes_one_place_for_each_run() {
+    for (format, name) in BOTH {
+        let folder = Folder::new();
+        let path = folder.file(name);
+        let mut run = open(&path, format, &options()).unwrap();
+        add(&mut run, [record(1)]);
+        run.backend.close().unwrap();
+        assert_eq!(all(&path, format).unwrap().0.bound_over_time, [], "older stores have none");
+        drop(run);
+        let text = |number: u64| format!(r#"{{"seconds":{{"workers":[{number}]}}}}"#);
+        for number in 2..=3 {
+            let mut run = open(&path, format, &options()).unwrap();
+            let mut group = vec![Entry::BoundOverTime(text(0)), Entry::BoundOverTime(text(number))];
+            run.backend.append(&mut group).unwrap();
+            run.backend.close().unwrap();
+        }
+        let (about, found) = all(&path, format).unwrap();
+        assert_eq!(about.bound_over_time, [(2, text(2)), (3, text(3))]);
+        assert_eq!((about.events.len(), about.repairs.damaged, found.len()), (0, 0, 1));
+        let mut run = open(&path, format, &options()).unwrap();
+        run.backend.append(&mut vec![Entry::BoundOverTime(format!("[{}]", "1,".repeat(1 << 17)))]).unwrap();
+        run.backend.close().unwrap();
+        assert_eq!(all(&path, format).unwrap().0.bound_over_time.len(), 2, "one that is too long is not read");
+    }
+}
+
+#[test]
 fn what_is_written_is_found() {
     for (format, name) in BOTH {
         let folder = Folder::new();

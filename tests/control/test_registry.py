@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,28 @@ def test_a_killed_run_has_died_and_leaves_nothing(tmp_path, state, reaped):
     with pytest.raises(ControlError, match=r"is over \(died\)") as caught:
         handle.pause()
     assert caught.value.code == "not_running"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("name", ["a.db", "a.jsonl"])
+def test_what_limited_a_killed_run_is_in_its_store(tmp_path, state, name):
+    soon = "from batch_llm._run import bound_over_time as kept; kept.FIRST_SECONDS, kept.GROWTH = 0.0, 1.0"
+    store = tmp_path / name
+    with program(soon + textwrap.dedent(SLOW.replace('"p2"', '"p2", "p3"')), str(store)) as process:
+        until(lambda: store.exists() and any(one["end"] > 2 for one in inspect(store).bound_over_time.values()))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for handle in (attach("slow").sync, attach(store).sync):
+        found = handle.explain(over_time=True)
+        assert found["verdict"]["limit"] == "workers"
+        assert "The run was killed; this is known of its first " in found["text"]
+        assert sum(found["bound_over_time"]["seconds"]["workers"]) == pytest.approx(
+            found["bound_by"]["workers"], abs=0.01
+        )
+        assert "bound_over_time" not in handle.explain()
+    for path in (state / "runs").iterdir():
+        path.unlink()
+    assert attach(store).sync.explain()["bound_by"]["workers"] > 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -274,10 +274,23 @@ def burn(seconds: float) -> None:
 
 @stage("prompt_cache")
 async def a_prompt_cache_that_is_written(path):
-    # The first request is slow; all others are not.
-    with SimulatedProvider(0.01, prompt_caches=PromptCaches(), faults=[Fault("drip", on=[1])]) as provider:
+    # No reply comes, so the others wait: until they have done so for most of the time, however slow the machine is.
+    with SimulatedProvider(prompt_caches=PromptCaches(), faults=[Fault("hang", between=(1, 100))]) as provider:
         document = "The contract says many things. " * 400
-        return await asked(provider, 0, prompts=[[document, word] for word in WORDS[:30]], concurrency=30)
+        prompts = [[document, word] for word in WORDS[:30]]
+        stream = process_stream(
+            "openai:gpt-5-mini", prompts, api_key="key", base_url=provider.base_url, concurrency=30, control=False
+        )
+        async with contextlib.aclosing(stream):
+            reading = asyncio.ensure_future(anext(stream))
+            waited = whole = 0.0
+            while 5 * waited <= 4 * whole < 100:  # after half a minute, requests wait no more
+                assert not reading.done(), stream.stats.explain()
+                await asyncio.sleep(0.01)
+                bound_by = stream.stats.bound_by
+                waited, whole = bound_by.get("prompt_cache", 0.0), sum(bound_by.values())
+            reading.cancel()
+            return stream.stats
 
 
 @stage("cooldown")

@@ -334,6 +334,25 @@ def test_nothing_runs_on_in_a_script():
     assert err.rstrip().splitlines()[-1].startswith("KeyboardInterrupt: the run was interrupted; 5 results are in")
 
 
+def test_one_that_does_not_end_the_wait_is_heard_too():
+    """So it is with one that comes just before the wait begins. Here another thread gets it."""
+    script = Script(
+        """
+        import signal
+        run(slow, ["0"])  # so that there are other threads
+        begun.clear()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        run(slow, ["interrupt"] * 50, concurrency=5)
+        say("not reached")
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code != 0, said) == (True, [])
+    assert err.rstrip().splitlines()[-1].startswith("KeyboardInterrupt: the run was interrupted; 5 results are in")
+
+
 @pytest.mark.parametrize("way", ["asyncio.run", "uvloop", "run"])
 def test_the_second_one_cancels_at_once(way):
     text = textwrap.dedent(GENTLY[way]).replace('"interrupt"', '"1000"')

@@ -218,7 +218,7 @@ CONTRAST = """() => {
 def test_text_is_readable_in_both_themes(browser, address, scheme):
     page = Page(browser, address, color_scheme=scheme)
     page.open("id-1")
-    for tab in ("Items", "Errors", "Run"):
+    for tab in ("Items", "Errors", "Charts", "Run"):
         page.tab(tab)
         found = page.page.evaluate(CONTRAST)
         assert len(found) > 20

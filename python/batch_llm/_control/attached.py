@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -124,10 +125,15 @@ class AttachedSync:
         answer: Status | None = self._ask("status")
         return FinishedRun(self._entry).status() if answer is None else answer
 
-    def explain(self) -> Explanation:
-        """Return what limits the run, for what share of the time, and how to change it."""
-        answer: Explanation | None = self._ask("explain")
-        return FinishedRun(self._entry).explain() if answer is None else answer
+    def explain(self, *, over_time: bool = False) -> Explanation:
+        """Return what limits the run, for what share of the time, and how to change it.
+
+        Args:
+            over_time: Whether to return also what limited it in each interval, as ``bound_over_time``; see
+                :class:`~batch_llm.ProcessingStats`. Of a run that is over, its store has that.
+        """
+        answer: Explanation | None = self._ask("explain", {"over_time": over_time})
+        return FinishedRun(self._entry).explain(over_time=over_time) if answer is None else answer
 
     def cost(self) -> Cost:
         """Return what the run has cost, and what it will."""
@@ -269,9 +275,14 @@ class AttachedRun:
         """Return how far the run is, what it costs, what it waits for, and what was changed."""
         return await asyncio.to_thread(self.sync.status)
 
-    async def explain(self) -> Explanation:
-        """Return what limits the run, for what share of the time, and how to change it."""
-        return await asyncio.to_thread(self.sync.explain)
+    async def explain(self, *, over_time: bool = False) -> Explanation:
+        """Return what limits the run, for what share of the time, and how to change it.
+
+        Args:
+            over_time: Whether to return also what limited it in each interval, as ``bound_over_time``; see
+                :class:`~batch_llm.ProcessingStats`. Of a run that is over, its store has that.
+        """
+        return await asyncio.to_thread(functools.partial(self.sync.explain, over_time=over_time))
 
     async def cost(self) -> Cost:
         """Return what the run has cost, and what it will."""

@@ -9,10 +9,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._core import Journal
+from .._results import ProcessingStats, is_reason
 from ..artifacts import store_at
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError, ControlError
 from ..inspection import Inspection, inspect
 from . import changes, registry
+from .reports import explained
 
 if TYPE_CHECKING:
     from .registry import Entry
@@ -106,19 +108,37 @@ class FinishedRun:
         status: Status = made
         return status
 
-    def explain(self) -> Explanation:
-        """Return what limited it.
+    def explain(self, *, over_time: bool = False) -> Explanation:
+        """Return what limited it; ``over_time``: in each interval, too, if its store has that.
 
         Raises:
             ControlError: If it has left nothing about that.
         """
         found: Any = self._last_words().get("explanation")
+        kept = self._over_time() if over_time or found is None else None
+        if found is None and kept is not None:
+            found = _of_killed(kept)
         if found is None:
             raise ControlError(
-                "store", "the run was killed, or is older than this command: what limited it is not known"
+                "store", "the run was killed early, or is older than this command: what limited it is not known"
             )
+        if over_time and kept is not None:
+            found = found | {"bound_over_time": {name: kept[name] for name in ("interval", "end", "seconds")}}
         explanation: Explanation = found
         return explanation
+
+    def _over_time(self) -> dict[str, Any] | None:
+        """What limited it over time, from its store: the one that began when this run did."""
+        if self.entry.store is None:
+            return None
+        view = self._look()
+        kept = list(view.bound_over_time.values())
+        if not self.entry.id:
+            return kept[-1] if kept else None
+        for event in view.events:
+            if event["type"] == "started" and event.get("run") == self.entry.id:
+                return next((one for one in kept if one.get("began_at") == event.get("began_at")), None)
+        return None
 
     def cost(self) -> Cost:
         """Return what it has cost: of all runs of its store, if it has one."""
@@ -209,6 +229,17 @@ _COUNTS = (
     "total", "processed", "succeeded", "failed", "not_sent", "reused", "requeued", "queued", "in_flight", "in_batches",
     "retrying",
 )  # fmt: skip
+
+
+def _of_killed(kept: dict[str, Any]) -> dict[str, Any] | None:
+    """What limited a run that was killed, up to when it was written last; None: that was at once."""
+    sums = {name: sum(times) for name, times in kept["seconds"].items()}
+    bound_by: dict[str, float] = {name: time for name, time in sums.items() if time > 0 and is_reason(name)}
+    if kept["end"] < kept["interval"] or not bound_by:
+        return None
+    found = explained(ProcessingStats(start_time=kept.get("began_at"), bound_by=bound_by))
+    found["text"] += f"\nThe run was killed; this is known of its first {kept['end']:.0f} s."
+    return found
 
 
 def _tokens(view: Inspection) -> Any:

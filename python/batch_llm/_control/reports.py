@@ -110,8 +110,9 @@ def _interval(found: Interval | None, digits: int) -> dict[str, float] | None:
     return None if found is None else {name: round(value, digits) for name, value in found._asdict().items()}
 
 
-def explained(stats: ProcessingStats) -> dict[str, Any]:
-    """Return what has limited a run, for how long, and how to change it."""
+def explained(stats: ProcessingStats, *, over_time: bool = False) -> dict[str, Any]:
+    """Return what has limited a run, for how long, and how to change it; ``over_time``: in each interval, too."""
+    more = {"bound_over_time": stats.bound_over_time} if over_time and stats.bound_over_time else {}
     return {
         "text": stats.explain(),
         "verdict": {"limit": (found := stats.verdict()).limit, "text": str(found)},
@@ -120,6 +121,8 @@ def explained(stats: ProcessingStats) -> dict[str, Any]:
         "concurrency": stats.concurrency,
         "prompt_cache": dict(stats.prompt_cache),
         "sent_live": dict(stats.sent_live),
+        "began_at": stats.start_time,
+        **more,
     }
 
 

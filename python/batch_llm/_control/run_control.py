@@ -112,7 +112,9 @@ class RunControl:
             self._close()
             _warn_once(error)
             return
-        self._note(changes.event("started", run=self.entry.id, name=self.entry.name, pid=self.entry.pid))
+        began_at = run.stats().start_time  # by which its store knows what limited it over time
+        entry = self.entry
+        self._note(changes.event("started", run=entry.id, name=entry.name, pid=entry.pid, began_at=began_at))
 
     def failed(self, item: Item, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Take note of a failure."""
@@ -193,7 +195,7 @@ class RunControl:
             raise ControlError("bad_argument", "arguments must be an object")
         looks: dict[str, Callable[[], dict[str, Any]]] = {
             "status": self._status,
-            "explain": lambda: reports.explained(self.run.stats()),
+            "explain": lambda: reports.explained(self.run.stats(), over_time=arguments.get("over_time") is True),
             "cost": lambda: reports.cost(self, self.run.stats(), self._outlook),
             "tail": lambda: self._tail(arguments),
         }

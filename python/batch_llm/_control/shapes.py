@@ -125,12 +125,29 @@ class Verdict(TypedDict):
     text: str
 
 
+class BoundOverTime(TypedDict):
+    """What limited a run over time.
+
+    ``seconds``: by reason, one number for each interval; ``interval``: the length of an interval, ``end``: that of the
+    run so far, both in seconds.
+    """
+
+    interval: float
+    end: float
+    seconds: dict[str, list[float]]
+
+
 class Explanation(TypedDict):
-    """What limited a run: in words, in seconds by reason, and the limits in force."""
+    """What limited a run: in words, in seconds by reason, and the limits in force; over time, if that was asked for.
+
+    ``began_at``: when the run began, seconds since 1970.
+    """
 
     text: str
     verdict: NotRequired[Verdict]
     bound_by: dict[str, float]
+    bound_over_time: NotRequired[BoundOverTime]
+    began_at: NotRequired[float | None]
     limits: list[dict[str, Any]]
     concurrency: float
     prompt_cache: dict[str, int]

@@ -41,7 +41,7 @@ _WORDS = {
         "raise the concurrency, or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
-        "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",
+        "concurrency was at the limit that 'auto' had found{concurrency}",
         "get a higher limit from the provider; in a short run, it is still rising",
     ),
     "pace": (
@@ -104,6 +104,7 @@ _WORDS = {
         "have the source yield items faster",
     ),
 }
+_MEASURES = ("requests", "tokens", "input_tokens", "output_tokens")
 _QUOTA = (
     "{limit} {whose} used up",
     "{remedy}; for a limit on tokens, shorten prompts or lower max_tokens too",
@@ -113,7 +114,17 @@ _QUOTA = (
 def meaning_of(stats: Bounds, name: str) -> tuple[str, str]:
     """Return what a reason means, and what to change."""
     meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
-    return meaning.format(concurrency=stats.concurrency), remedy
+    return meaning.format(concurrency=at_the_end(stats)), remedy
+
+
+def at_the_end(stats: Bounds) -> str:
+    """The concurrency that was found, in parentheses; empty: it is not known."""
+    return f" ({stats.concurrency:.0f} at the end)" if stats.concurrency > 0 else ""
+
+
+def is_reason(name: str) -> bool:
+    """Whether this is a reason of the engine's, and not one that a later version has, or no version."""
+    return name in _WORDS or name in {f"quota:{measure}" for measure in _MEASURES}
 
 
 def _quota(stats: Bounds, name: str) -> tuple[str, str]:

@@ -45,6 +45,11 @@ class ProcessingStats:
     cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"store"`` (results were
     being written), ``"last_items"`` (all items had been sent), ``"paused"``.
 
+    ``bound_over_time`` has the same over time: in ``seconds`` a list for each reason, with its seconds in each interval
+    of the run, to the millisecond. An ``interval`` is a second long; there are at most 240 of them, so in a longer run
+    it is 2, 4, 8, ... seconds. ``end`` is the length of the run in seconds; the last interval may be shorter than the
+    others. Empty if nothing has run.
+
     ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
     because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``, or
     a hook had ``"changed"`` the prefix; nothing, although an entry should have been there (``"absent"``); or they share
@@ -94,6 +99,7 @@ class ProcessingStats:
     failure: str = ""
     ended: str = ""
     ended_reason: str = ""
+    bound_over_time: dict[str, Any] = field(default_factory=dict)
 
     def explain(self) -> str:
         """Return what limited the run most, in one sentence; then one line per reason, with its share of the time.

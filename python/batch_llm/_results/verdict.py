@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .bounds import Bounds, meaning_of
+from .bounds import Bounds, at_the_end, meaning_of
 
 LONGEST_ERROR = 300
 BUSY = 0.5
@@ -188,7 +188,7 @@ def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:
         return Verdict(name, meaning, "use a model that answers faster")
     meaning, remedy = meaning_of(stats, name)
     if name == "concurrency" and whole < RISING:
-        meaning = f"'auto' was still raising the concurrency ({stats.concurrency:.0f} at the end)"
+        meaning = f"'auto' was still raising the concurrency{at_the_end(stats)}"
         remedy = "in a short run, this is normal"
     return Verdict(name, f"for {share:.0%} of the time, {meaning}{average}", _first(remedy))
 

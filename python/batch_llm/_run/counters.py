@@ -46,6 +46,12 @@ def _busy() -> float:
     return time.thread_time() + waited
 
 
+def _name_batches(seconds: dict[str, list[float]]) -> None:
+    """Call what a run waits for by its name: its requests are in batches."""
+    waits = [seconds.pop(name) for name in ("source", "last_items") if name in seconds]
+    seconds["batches"] = [round(sum(times), 3) for times in zip(*waits, strict=True)]
+
+
 class Counters:
     """Counts what was never sent, and completes the engine's counters."""
 
@@ -80,6 +86,7 @@ class Counters:
             if waits_in_batches and bound_by.keys() & {"source", "last_items"}:
                 waits = (bound_by.pop(name, 0.0) for name in ("source", "last_items"))
                 bound_by["batches"] = sum(waits)
+                _name_batches(counts["bound_over_time"]["seconds"])
             counts["sent_live"] = sent_live
             counts["endpoints"] = [
                 {"name": self.endpoints.get(queue, ""), "attempts": attempts, "seconds": seconds}

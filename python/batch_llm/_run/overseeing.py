@@ -1,4 +1,4 @@
-"""Whoever controls a run from outside is told when it begins and how it ends. Used by ``_run.Run``."""
+"""Whoever controls a run from outside is told when it begins and how it ends, and so is its store. Used by ``run``."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ async def overseen(run: Any, mailbox: Mailbox, execute: Callable[[], Awaitable[N
         if not mailbox.is_of_parent:
             overseer.ended(raised)
         raised = None
+
+
+def ending(run: Any) -> None:
+    """Have the overseer of a run, and the run itself, write their last into its store, and close it."""
+    overseer: Overseer | None = run.pipeline.overseer
+    if overseer is not None:
+        overseer.ending()
+    if run.run_store is not None:
+        run.bound_over_time.write()
+        run.run_store.close()

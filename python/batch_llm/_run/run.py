@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from .._endings import ends_run, internal_error
 from .._llm import paid_now
 from .backlog import Waiting, unstarted
+from .bound_over_time import BoundOverTime
 from .counters import Counters
 from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
-from .overseeing import overseen
+from .overseeing import ending, overseen
 from .replay import Intake
 from .room import Room
 from .staging import Direct
@@ -90,6 +91,7 @@ class Run:
         self.failure: BaseException | None = None
         """What ended the run: an exception from the user's code that ends all of it, or a bug."""
         self._started = time.monotonic()
+        self.bound_over_time = BoundOverTime(self.run_store, self.stats)
         self.direct = Direct(self, pipeline)
         self._dispatch = Dispatch(self, pipeline, self._tasks)
         self.begin = self._dispatch.begin
@@ -149,10 +151,8 @@ class Run:
             if not whole:
                 await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
-            if self.pipeline.overseer is not None and not is_of_parent:
-                self.pipeline.overseer.ending()
-            if self.run_store is not None and not is_of_parent:
-                self.run_store.close()
+            if not is_of_parent:
+                ending(self)
             if not (self.loop.is_closed() or is_of_parent):
                 is_stored = self.run_store is None or self.run_store.failure is None
                 await self.pipeline.stored(whole and is_stored and not self.stopping)
@@ -168,6 +168,7 @@ class Run:
     def _beat(self) -> None:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
         self.counters.loop.look()
+        self.bound_over_time.look(self.elapsed())
 
     async def stop(self) -> None:
         """Cancel the run; ``execute()`` then returns."""
@@ -179,9 +180,8 @@ class Run:
 
     def stats(self) -> ProcessingStats:
         """Return the counters."""
-        return self.counters.stats(
-            self.handle, self.results, self.pipeline.sent_live(), waits_in_batches=self.waits_in_batches
-        )
+        sent_live, waits_in_batches = self.pipeline.sent_live(), self.waits_in_batches
+        return self.counters.stats(self.handle, self.results, sent_live, waits_in_batches=waits_in_batches)
 
     def clear(self) -> None:
         """Drop all references of a run that is over.

@@ -137,12 +137,19 @@ class RunStore:
 
     def note(self, event: str) -> None:
         """Keep an event of the run, a JSON object: what was done to it from outside. From any thread."""
-        if self._journal is None or self.failure is not None:
-            return
+        if self._journal is not None and self.failure is None:
+            self._hand_over(self._journal.note, event, "What was done to the run")
+
+    def note_bound_over_time(self, text: str) -> None:
+        """Keep what bounded the run over time, a JSON object, in place of the one before."""
+        if self._journal is not None and self.failure is None:
+            self._hand_over(self._journal.note_bound_over_time, text, "What bounded the run over time")
+
+    def _hand_over(self, note: Callable[[str], int], text: str, what: str) -> None:
         try:
-            self._journal.note(event)
+            note(text)
         except (ArtifactError, ValueError) as error:
-            self._log.event(logging.WARNING, "event_not_stored", "What was done to the run is not stored: %s", error)
+            self._log.event(logging.WARNING, "event_not_stored", "%s is not stored: %s", what, error)
 
     def close(self) -> None:
         """Write everything and close the files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._report import summary_rows
+from .._results import over_time_of
 from .items import Item
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class BatchItems:
         """Return the item at a place."""
         results = self._batch.results
         return Item(place, results[place]) if 0 <= place < len(results) else None
+
+    def bound_over_time(self) -> dict[int, dict[str, Any]]:
+        """Return what limited the run over time; its number is 0."""
+        found = over_time_of(None if self._batch.stats is None else self._batch.stats.bound_over_time)
+        return {} if found is None else {0: found}
 
     def about(self) -> dict[str, Any]:
         """Return what is known of the batch as a whole."""

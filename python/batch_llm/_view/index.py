@@ -329,8 +329,19 @@ class Index:
                 with self._timed():
                     self._overview = self._sums()
             return {
-                **self._overview, "about": self.items.about(), "version": self.version, "is_complete": self.is_complete
+                **self._overview, "charts": self._charts(self._overview["charts"]), "about": self.items.about(),
+                "version": self.version, "is_complete": self.is_complete,
             }  # fmt: skip
+
+    def _charts(self, curves: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The curves of each run, the last one first, with what limited it, if that is known."""
+        bounds = self.items.bound_over_time()
+        # A run that waits for its first result is drawn, too.
+        waiting = {run for run, bound in bounds.items() if bound["end"] >= bound["interval"]} - curves.keys()
+        curves = curves | dict.fromkeys(waiting, Timeline().series())
+        return [
+            {"run": run, **curves[run], "bound": bounds.get(run)} for run in sorted(curves, reverse=True)[:MOST_RUNS]
+        ]
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -349,11 +360,7 @@ class Index:
             "runs": self._runs(),
             "reused": self._counts("reused", "reused IS NOT NULL"),
             "waits": WAITS,
-            "charts": [
-                {"run": run, **timeline.series()}
-                for run, timeline in sorted(self._timelines.items(), reverse=True)
-                if timeline.attempts
-            ],
+            "charts": {run: timeline.series() for run, timeline in self._timelines.items() if timeline.attempts},
         }
 
     def _figures(self) -> dict[str, Any]:

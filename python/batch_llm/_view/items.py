@@ -72,6 +72,10 @@ class Items(Protocol):
         """Return what is known of the run as a whole, as JSON values: ``name``, ``state``, ``summary``, ..."""
         ...
 
+    def bound_over_time(self) -> Mapping[int, dict[str, Any]]:
+        """Return what limited its runs over time, by ``Item.run``, as ``ProcessingStats.bound_over_time``."""
+        ...
+
     @property
     def expected(self) -> int:
         """How many items there are, as of the last look."""

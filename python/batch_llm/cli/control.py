@@ -166,10 +166,11 @@ def tail(run: AttachedRun, envelope: Envelope, most: int, follow: bool) -> None:
 
 
 @_command("explain")
-def explain(run: AttachedRun, envelope: Envelope) -> None:
+@click.option("--over-time", is_flag=True, help="Say it for each part of the run, too.")
+def explain(run: AttachedRun, envelope: Envelope, over_time: bool) -> None:
     """Say what limits RUN, for what share of the time, and what to change."""
-    found = run.sync.explain()
-    envelope.show(found, lambda: found["text"])
+    found = run.sync.explain(over_time=over_time)
+    envelope.show(found, lambda: "\n".join([found["text"], *showing.limits_over_time(found)]))
 
 
 @_command("cost")

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+MOST_PARTS = 24
+"""Parts of a run whose limits are listed."""
+
+
 def runs(found: Sequence[Any], *, is_all: bool) -> str:
     """A table of runs."""
     if not found:
@@ -121,6 +125,35 @@ def cost(found: Any) -> str:
     if found["budget"] is not None:
         words.append(f"budget {money(found['budget'])}")
     return ", ".join(words)
+
+
+def limits_over_time(found: Any) -> list[str]:
+    """A line for each part of a run that had another main limit: from when to when, and its share of the time."""
+    over_time = found.get("bound_over_time")
+    if not over_time:
+        return []
+    interval, end, seconds = over_time["interval"], over_time["end"], over_time["seconds"]
+    count = max(map(len, seconds.values()), default=0)
+    step = max(-(-count // MOST_PARTS), 1)
+    parts: list[tuple[str, int, float]] = []  # the limit, how many intervals, its seconds
+    for start in range(0, count, step):
+        sums = {name: sum(times[start : start + step]) for name, times in seconds.items()}
+        name = max(sums, key=lambda name: sums[name])
+        if parts and parts[-1][0] == name:
+            _, intervals, before = parts.pop()
+            parts.append((name, intervals + step, before + sums[name]))
+        elif sums[name] > 0:
+            parts.append((name, step, sums[name]))
+        else:
+            parts.append(("", step, 0.0))
+    lines, at = [], 0.0
+    for name, intervals, its in parts:
+        until = min(at + intervals * interval, end)
+        if name and until > at:
+            words = name.replace("_", " ").replace(":", " of ")
+            lines.append(f"{span(at)} to {span(until)}: {words} ({min(its / (until - at), 1):.0%})")
+        at = until
+    return lines
 
 
 def paused(found: Any) -> str:

@@ -53,7 +53,11 @@ class RunStatus:
             progress = status["progress"]
             if progress["total_is_final"] and progress["total"]:
                 found["total"] = progress["total"]
-            found["explanation"] = run.explain()["text"]
+            explained = run.explain(over_time=True)
+            found["explanation"] = explained["text"]
+            over_time = explained.get("bound_over_time")
+            if over_time is not None:
+                found["bound_over_time"] = {**over_time, "began_at": explained.get("began_at")}
         return found
 
 
@@ -82,7 +86,8 @@ def view(store: str, other: str | None, output: str | None, no_browser: bool, **
             if not no_browser:
                 _open(server.url_once)
             with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+                while True:  # one wait without end would not notice a signal that comes just before it
+                    time.sleep(STATUS_SECONDS)
 
 
 for _option in reversed(PROMPT_OPTIONS):

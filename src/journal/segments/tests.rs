@@ -122,6 +122,31 @@ fn groups_of_several_runs_become_one_segment() {
 }
 
 #[test]
+fn what_bounded_runs_over_time_is_read_and_copied() {
+    let home = Home::new();
+    let texts = [r#"{"seconds":{"workers":[1]}}"#, r#"{"seconds":{"cooldown":[2]}}"#];
+    for text in texts {
+        let mut run = opened(&home.0);
+        for text in ["{}", text] {
+            run.backend.append(&mut vec![Entry::BoundOverTime(text.to_owned())]).unwrap();
+        }
+    }
+    let read = |view: View| view.scan(false, None, &mut |_, _, _| Ok::<_, JournalError>(())).unwrap().bound_over_time;
+    let view = View::new(&home.0, Format::Segments).unwrap();
+    let target = home.0.join("copy.db");
+    let View::Segments(segments) = &view else { unreachable!() };
+    segments.compact(&target, &options(), false).unwrap();
+    let sorted = |found: Vec<(u64, String)>| {
+        let mut found: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+        found.sort();
+        found
+    };
+    let copied = sorted(read(View::new(&target, Format::Sqlite).unwrap()));
+    assert_eq!(copied, [texts[1], texts[0]]);
+    assert_eq!(sorted(read(view)), copied);
+}
+
+#[test]
 fn what_is_damaged_or_foreign_is_passed_over() {
     let home = Home::new();
     let mut writer = opened(&home.0);

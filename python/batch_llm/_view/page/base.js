@@ -26,6 +26,15 @@ const words = (name) => name.replaceAll("_", " ")
 
 const STATES = ["failed", "succeeded", "not sent"]
 const WAITS = { backoff: "backoff", cooldown: "cooldown", worker: "free worker", quota: "quota", concurrency: "concurrency limit" }
+// In the order in which they are stacked.
+const BOUNDS = {
+  workers: "all workers busy", concurrency: "concurrency limit found", pace: "request rate found", "quota:requests": "limit on requests",
+  "quota:tokens": "limit on tokens", "quota:input_tokens": "limit on input tokens", "quota:output_tokens": "limit on output tokens",
+  cooldown: "cooldown after a rate limit", outage: "outage of the provider", slow_start: "slow start", backoff: "backoff after errors",
+  other_runs: "other runs", budget: "budget reserved", estimates: "token estimates", prompt_cache: "prompt cache being written",
+  tools: "tools of conversations", store: "writing results", consumer: "results not consumed", source: "waiting for input",
+  batches: "batches at the provider", last_items: "last items in flight", paused: "paused",
+}
 const FILTERS = {
   all: "All", failed: "Failed", retried: "Retried", slow: "Slow", expensive: "Expensive", truncated: "Truncated",
   reused: "Reused", not_sent: "Not sent",

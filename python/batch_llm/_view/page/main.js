@@ -1,7 +1,7 @@
 // The page: figures, tabs, the list of items with its filters, and one item beside it.
 const HELP = [
   ["/", "search"], ["↑ ↓ or j k", "next and previous item"], ["Page up, Page down, Home, End", "further"], ["Enter", "go to the item"],
-  ["Esc", "close the item, or clear the search"], ["1 to 5", "tabs"], ["t", "light or dark"], ["?", "this list"],
+  ["Esc", "close the item, or clear the search"], ["1 to 5", "tabs"], ["Tab, then ← →", "read a chart"], ["t", "light or dark"], ["?", "this list"],
 ]
 
 // What is shown is part of the address, so that it survives a reload and can be bookmarked.
@@ -25,6 +25,9 @@ function useTheme() {
   return [isDark ? "dark" : "light", () => setTheme(isDark ? "light" : "dark")]
 }
 
+// What limits a run changes while nothing else does.
+const bound = (overview) => overview.charts.map((one) => one.bound)
+
 function useOverview() {
   const [overview, setOverview] = useState(null)
   const [problem, setProblem] = useState(null)
@@ -34,7 +37,7 @@ function useOverview() {
       let pause = 2000
       try {
         const found = await source.overview()
-        setOverview((before) => (before && before.version === found.version && JSON.stringify(before.about) === JSON.stringify(found.about) && before.is_complete === found.is_complete ? before : found))
+        setOverview((before) => (before && before.version === found.version && JSON.stringify([before.about, bound(before)]) === JSON.stringify([found.about, bound(found)]) && before.is_complete === found.is_complete ? before : found))
         setProblem(found.error ?? null)
         if (!found.is_complete) pause = 1000
       } catch (error) {
