@@ -10,6 +10,7 @@ how many failed and how many tokens were issued.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import statistics
 import subprocess
@@ -18,6 +19,8 @@ import time
 from typing import Any
 
 NOVA = "bedrock:amazon.nova-pro-v1:0"
+SESSION = base64.b64encode(bytes(number * 37 % 256 for number in range(600))).decode()
+"""800 characters, as they are in real ones."""
 SOURCES = [
     ("aws_machine", NOVA),
     ("google_machine", "vertex:gemini-3-flash"),
@@ -44,7 +47,7 @@ async def rate(requests: int) -> None:
         url = server.stdout.readline().strip()
         os.environ.update(AWS_REGION="us-east-1", AWS_ENDPOINT_URL_BEDROCK_RUNTIME=url)
         bearer = llm(NOVA, api_key="any-key-of-bedrock-0123456789")
-        os.environ.update(AWS_ACCESS_KEY_ID="AKIDEXAMPLE", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="t" * 800)
+        os.environ.update(AWS_ACCESS_KEY_ID="AKIDEXAMPLE", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN=SESSION)
         signed = llm(NOVA)
         for strategy in (bearer, signed):
             await ask(strategy, 500)
