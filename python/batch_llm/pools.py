@@ -131,9 +131,12 @@ def pool(
     got the model, is left out for good, with a warning.
 
     Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
-    the same member, as long as that has at most 1.25 times the mean load. Requests of others that wait there, as the
-    server's page ``/metrics`` tells, are part of its load. Keys of one account, as response headers name
-    it, share limits.
+    the same member, as long as that has at most 1.25 times the mean load, or four requests more. Requests of others
+    that wait there, as the server's page ``/metrics`` tells, are part of its load. Keys of one account, as response
+    headers name it, share limits. With ``shared_limits``, each member shares its own with other processes.
+
+    A budget reserves for each attempt what it costs with the most expensive member, and pays for it what it costs with
+    the member that answered.
 
     Args:
         members: Strategies, models' names, such as ``"openai:gpt-5-mini"``, or functions of a prompt; or one name, with
