@@ -1,8 +1,8 @@
 """Requests to Bedrock with signatures and with a bearer token; and credentials that expire in mid-run.
 
-``python clouds.py rate [REQUESTS]`` prints requests/s and the client's CPU time with a bearer token, with signatures, and
-with the token of a session too, alternating, and the ratio to the first; the server (the simulated provider, in another
-process) checks none of them.
+``python clouds.py rate [REQUESTS]`` prints requests/s and the client's CPU time with a bearer token, with signatures,
+and with the token of a session too, alternating, and the ratio to the first; the server (the simulated provider, in
+another process) checks none of them.
 
 ``python clouds.py expiry [REQUESTS]`` sends requests (20,000) to each cloud while its tokens live for 2 s, and prints
 how many failed and how many tokens were issued.
@@ -22,6 +22,7 @@ from typing import Any
 NOVA = "bedrock:amazon.nova-pro-v1:0"
 SESSION = base64.b64encode(bytes(number * 37 % 256 for number in range(600))).decode()
 """800 characters, as they are in real ones."""
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SOURCES = [
     ("aws_machine", NOVA),
     ("google_machine", "vertex:gemini-3-flash"),
