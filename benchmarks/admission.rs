@@ -55,7 +55,7 @@ fn measure(settings: Settings, members: usize) -> f64 {
         tier: 0,
         reasons: Reasons::default(),
         endpoint: 0,
-        tells_queue: false,
+        is_own_server: false,
     };
     let pool = (members > 0).then(|| Arc::new(Pool::new((0..members).map(|_| part()).collect(), When::Tail, 1)));
     let queue = match &pool {

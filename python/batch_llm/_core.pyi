@@ -207,6 +207,12 @@ class RunHandle:
             OSError: If the board cannot be used, and is not known.
         """
 
+    def share_member(self, member: Scope, board: Board, scope: str, holder: str, is_known: bool) -> None:
+        """Share the limits of a pool's member with other processes; as :meth:`share`."""
+
+    def reprice(self, item: int, price: tuple[float, float, float, float, float, float]) -> None:
+        """Say what the tokens of an item's present attempt cost, where that is not what its kind's do."""
+
     def kind(self, output: float, price: tuple[float, float, float, float, float, float] | None) -> int:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 
@@ -801,7 +807,7 @@ class NativeClient:
 class _PoolMember(Protocol):
     @property
     def client(self) -> NativeClient | None:
-        """None: a strategy in Python."""
+        """None: a strategy in Python. Where others are, it only tells how much its server has to do."""
 
     @property
     def scope(self) -> Scope: ...
@@ -816,17 +822,17 @@ class _PoolMember(Protocol):
     @property
     def endpoint(self) -> int: ...
     @property
-    def tells_queue(self) -> bool: ...
+    def is_own_server(self) -> bool: ...
 
 @final
 class NativePool:
-    """Several clients as one."""
+    """Several clients as one; ``is_mixed``: Python asks them, with :meth:`trial`."""
 
     def __new__(
         cls,
         members: Sequence[_PoolMember],
         hedge: Literal["tail", "always", "never"],
-        keeps_prefixes: bool,
+        is_mixed: bool,
         hear: Callable[[Literal["ejected", "back", "dropped"], str, str], object],
         doubt: Callable[[Any], object] | None = None,
     ) -> NativePool: ...
@@ -836,8 +842,8 @@ class NativePool:
     def scope(self) -> Scope:
         """Return what their requests share."""
 
-    def trial(self) -> PoolTrial:
-        """Return an attempt of an item, for a pool with members in Python."""
+    def trial(self, prompt: Any) -> PoolTrial:
+        """Return an attempt of an item with this prompt, for a pool with members in Python."""
 
     def dropped(self) -> list[str]:
         """Return the labels of the members that are never asked again."""

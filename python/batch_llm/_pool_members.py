@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections import Counter
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from ._core import Scope
 from ._error_text import describe
 from ._json_values import name_of
-from ._llm import LLMCallStrategy
+from ._llm import LLMCallStrategy, shared_name_of
 from ._logs import log_event
 from ._native import NativeStrategy
 from ._secrets import mask, quoted
@@ -20,8 +22,10 @@ from .callable_strategy import CallableStrategy
 from .prices import Price, price_of
 
 if TYPE_CHECKING:
-    from ._core import NativeClient, NativePool, Scope
+    from ._core import NativeClient, NativePool
 
+OWN_SERVERS = ("vllm", "sglang")
+"""Providers whose servers each have a prompt cache and a queue of their own."""
 FallbackReason = Literal["refusal", "overload", "context_length", "content_filter", "invalid", "escalated"]
 REASONS: tuple[FallbackReason, ...] = (
     "refusal", "overload", "context_length", "content_filter", "invalid", "escalated",
@@ -66,7 +70,8 @@ class Member:
     tier: int
     reasons: Sequence[str]
     endpoint: int
-    tells_queue: bool = False
+    is_own_server: bool = False
+    """Whether its server has a queue and a prompt cache of its own."""
 
 
 class Pooled:
@@ -77,16 +82,47 @@ class Pooled:
     strategies: tuple[LLMCallStrategy[Any], ...]
     """The members, then the fallbacks."""
     _pool: NativePool
+    _scopes: tuple[Scope, ...]
 
     @property
     def dropped(self) -> list[str]:
         """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
         return self._pool.dropped()
 
+    @property
+    def name(self) -> str:
+        """What logs call the pool."""
+        first, more = self.labels[0], len(self.labels) - 1
+        return f"pool of {first} and {more} more" if more else f"pool of {first}"
+
+    def shared_name(self) -> str:
+        """The name of the pool's limits among processes that share them: that of its members, in any order."""
+        names = sorted(name for _, name in self.shared_scopes())
+        return f"pool {hashlib.sha256(repr(names).encode()).hexdigest()[:16]}"
+
+    def shared_scopes(self) -> list[tuple[Scope, str]]:
+        """The members' limits, each with its name among processes that share them: as if it were used alone.
+
+        Names have no keys, so members that differ in nothing else are numbered.
+        """
+        names, seen = [], Counter[str]()
+        for one, label in zip(self.strategies, self.labels, strict=True):
+            given = getattr(one, "quota_scope", None)
+            # What has no limits of its own elsewhere has them here.
+            name = f"member {label}" if given is None or isinstance(given, Scope) else shared_name_of(one)
+            seen[name] += 1
+            names.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+        return list(dict(zip(self._scopes, names, strict=True)).items())
+
+    def _prices(self, given: Any) -> dict[str, Price | None]:
+        """The prices of its models, by label."""
+        models = [getattr(one, "model", None) for one in self.strategies]
+        found = [price_of(model, given) if isinstance(model, str) else None for model in models]
+        return dict(zip(self.labels, found, strict=True))
+
     def _price(self, given: Any) -> Price | None:
         """The price of the most expensive of its models; None if that of one is unknown."""
-        models = dict.fromkeys(getattr(one, "model", None) for one in self.strategies)
-        prices = [price_of(model, given) if isinstance(model, str) else None for model in models]
+        prices = self._prices(given).values()
         known = [price for price in prices if price is not None]
         return max(known, key=_typical_cost) if known and len(known) == len(prices) else None
 
@@ -168,7 +204,7 @@ def _name_of(strategy: Any) -> str:
 
 def tell(kind: str, label: str, why: str) -> None:
     """Log what has become of a member."""
-    why = mask(why)
+    why = mask(why).rstrip(".")
     if kind == "dropped":
         log_event(
             logging.WARNING,

@@ -92,12 +92,13 @@ class ProviderError(BatchLLMError):
 
     Args:
         message: What happened.
-        category: The kind of error (``"unknown"`` by default): ``"rate_limit"``, ``"insufficient_balance"``,
-            ``"quota_exhausted"``, ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
-            ``"authentication"``, ``"permission_denied"``, ``"client_error"``, ``"invalid_response"``, ``"refusal"``,
-            ``"truncated"``, ``"content_filter"``, ``"empty_response"``, ``"structured_output_validation_error"``, or
-            ``"invalid_input"``: nothing was sent, because the prompt is invalid.
-        is_retryable: Whether another attempt may help (True by default).
+        category: The kind of error (by default that of the class, or ``"unknown"``): ``"rate_limit"``,
+            ``"insufficient_balance"``, ``"quota_exhausted"``, ``"server_overload"``, ``"server_error"``,
+            ``"api_timeout"``, ``"connection_error"``, ``"authentication"``, ``"permission_denied"``,
+            ``"client_error"``, ``"invalid_response"``, ``"refusal"``, ``"truncated"``, ``"content_filter"``,
+            ``"empty_response"``, ``"structured_output_validation_error"``, or ``"invalid_input"``: nothing was sent,
+            because the prompt is invalid.
+        is_retryable: Whether another attempt may help (True by default; False for refusals, filters, truncation).
         status_code: The HTTP status, if the provider responded.
         code: The provider's machine-readable error code.
         retry_after: The wait that the server requested, in seconds from its response.
@@ -157,19 +158,30 @@ class EmptyResponseError(ProviderError, ValueError):
 
 
 class RefusalError(ProviderError, ValueError):
-    """The model refused to answer; ``text`` has its refusal."""
+    """The model refused to answer; ``text`` has its refusal. Not retried, unless ``is_retryable=True``."""
+
+    category = "refusal"
+    is_retryable = False
 
 
 class TruncatedResponseError(ProviderError, ValueError):
     """The answer was truncated at ``max_tokens`` and cannot be used; its beginning is in ``text``."""
 
+    category = "truncated"
+    is_retryable = False
+
 
 class ContentFilterError(ProviderError, ValueError):
-    """The provider's content filter blocked the prompt or the answer."""
+    """The provider's content filter blocked the prompt or the answer. Not retried, unless ``is_retryable=True``."""
+
+    category = "content_filter"
+    is_retryable = False
 
 
 class StructuredOutputValidationError(ProviderError, ValueError):
     """The answer, in ``text``, does not match the schema; ``problem`` says why."""
+
+    category = "structured_output_validation_error"
 
     @property
     def _correction(self) -> tuple[str, str] | None:

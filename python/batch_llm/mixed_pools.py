@@ -28,6 +28,7 @@ from ._llm import (
 from ._logs import log_event
 from ._native import NativeStrategy
 from ._pool_members import (
+    OWN_SERVERS,
     Fallback,
     Member,
     Pooled,
@@ -80,8 +81,8 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
     :class:`DefaultErrorClassifier`: errors that are not worth a retry, and answers that do not match, are no fault of
     the member's.
 
-    Different from pools of native members: queues of servers are not read, and prompts that begin alike are not kept
-    together. A member belongs to one pool at a time.
+    Queues are read, and prompts that begin alike kept together, among the native members at vLLM or SGLang; what a
+    Python strategy sends to a server is not known. A member belongs to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.
@@ -121,12 +122,22 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
         shares = [*weights_of(weights, len(members)), *[1.0] * len(later)]
         tiers = [(0, ())] * len(members) + [(tier, tuple(one.on)) for tier, one in enumerate(later, 1)]
         parts = [
-            Member(None, scope_of(one) or Scope(), label, share, tier, reasons, _endpoint(one, number))
+            Member(
+                one._client if _is_own_server(one) else None,
+                scope_of(one) or Scope(),
+                label,
+                share,
+                tier,
+                reasons,
+                _endpoint(one, number),
+                _is_own_server(one) and not tier,
+            )
             for number, (one, label, share, (tier, reasons)) in enumerate(
                 zip(everybody, self.labels, shares, tiers, strict=True)
             )
         ]
-        self._pool = NativePool(parts, hedge_of(hedge), False, tell)
+        self._scopes = tuple(part.scope for part in parts)
+        self._pool = NativePool(parts, hedge_of(hedge), True, tell)
         self.quota_scope = self._pool.scope()
         self._lives: weakref.WeakKeyDictionary[Any, _Life] = weakref.WeakKeyDictionary()
 
@@ -177,7 +188,7 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
             Exception: What the last of them raised, with the tokens of all.
             ProviderError: If a member has failed, and the others are at their limits: a rate limit.
         """
-        trial, life = self._pool.trial(), self._life()
+        trial, life = self._pool.trial(prompt), self._life()
         paid: TokenUsage = {}
         answer: Any = None
         failed: _Tried | None = None
@@ -366,6 +377,10 @@ def _check(number: int, one: Any) -> None:
         raise TypeError(f"member {number} must be a strategy, not {type(one).__name__}; pool() takes functions too")
     if isinstance(one, NativeStrategy) and not hasattr(one, "response_model"):
         raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+
+
+def _is_own_server(one: Any) -> bool:
+    return isinstance(one, NativeStrategy) and one.provider in OWN_SERVERS
 
 
 def _endpoint(one: Any, number: int) -> int:

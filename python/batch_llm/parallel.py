@@ -23,7 +23,8 @@ from .core.config import ProcessorConfig, RateLimitConfig, RetryConfig
 from .errors import BatchAdmissionClosedError
 from .middleware.base import Middleware
 from .observers.base import ProcessingEvent, ProcessorObserver
-from .prices import Price, price_of
+from .pools import model_without_price
+from .prices import Price
 from .results import BatchResult
 from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInfo, FrameworkTimeoutError
 from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
@@ -410,11 +411,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         is_capped = guardrails.max_total_cost is not None
         is_capped = is_capped or (self.job is not None and self.job.max_total_cost is not None)
         if is_capped and guardrails.cost_function is None and not self.config.dry_run:
-            model = getattr(item.strategy, "model", None)
-            if not isinstance(model, str) or price_of(model, guardrails.prices) is None:
+            unpriced = model_without_price(item.strategy, guardrails.prices)
+            if unpriced is not None:
                 raise ValueError(
                     f"item {item.item_id!r}: max_total_cost is set, but the price of "
-                    f"{model or type(item.strategy).__name__!r} is "
+                    f"{unpriced!r} is "
                     "unknown; give GuardrailConfig(prices={model: Price(...)}) or a cost_function (on the command "
                     "line, leave --budget out, or use a model that `batch-llm models` lists)"
                 )

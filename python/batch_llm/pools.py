@@ -12,6 +12,7 @@ from ._core import NativePool
 from ._llm import LLMCallStrategy, keeps_arguments, scope_of
 from ._native import NativeOptions, NativeStrategy, TOutput
 from ._pool_members import (
+    OWN_SERVERS,
     Fallback,
     Member,
     Pooled,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fallback", "MixedPoolStrategy", "PoolStrategy", "pool"]
 
-_OWN_SERVERS = ("vllm", "sglang")
-"""Providers whose servers each have a prompt cache and a queue of their own."""
 _HOOKS = ("execute", "prepare", "cleanup", "on_error")
 """What a subclass may override, so that requests must be made in Python."""
 
@@ -81,15 +80,15 @@ class PoolStrategy(Pooled, NativeStrategy[TOutput]):
         vars(self).update((name, value) for name, value in vars(members[0]).items() if name != "_origin")
         self.labels = labels_of(everybody)
         parts = [
-            Member(one._client, _scope_of(one), label, share, 0, (), endpoint_of(one), one.provider in _OWN_SERVERS)
+            Member(one._client, _scope_of(one), label, share, 0, (), endpoint_of(one), one.provider in OWN_SERVERS)
             for one, label, share in zip(members, self.labels, shares, strict=False)
         ]
         for tier, (one, label) in enumerate(zip(later, self.labels[len(members) :], strict=True), 1):
             strategy: Any = one.strategy
             reasons, endpoint = tuple(one.on), endpoint_of(strategy)
             parts.append(Member(strategy._client, _scope_of(strategy), label, 1.0, tier, reasons, endpoint))
-        keeps_prefixes = all(one.provider in _OWN_SERVERS for one in members)
-        self._pool = NativePool(parts, hedge_of(hedge), keeps_prefixes, tell, doubt)
+        self._scopes = tuple(part.scope for part in parts)
+        self._pool = NativePool(parts, hedge_of(hedge), False, tell, doubt)
         self._client = self._pool.client()
         self._scope = self._pool.scope()
         self._key_count = sum(one._key_count or 1 for one in everybody)
@@ -132,9 +131,12 @@ def pool(
     got the model, is left out for good, with a warning.
 
     Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
-    the same member, as long as that has at most 1.25 times the mean load. Requests of others that wait there, as the
-    server's page ``/metrics`` tells, are part of its load. Keys of one account, as response headers name
-    it, share limits.
+    the same member, as long as that has at most 1.25 times the mean load, or four requests more. Requests of others
+    that wait there, as the server's page ``/metrics`` tells, are part of its load. Keys of one account, as response
+    headers name it, share limits. With ``shared_limits``, each member shares its own with other processes.
+
+    A budget reserves for each attempt what it costs with the most expensive member, and pays for it what it costs with
+    the member that answered.
 
     Args:
         members: Strategies, models' names, such as ``"openai:gpt-5-mini"``, or functions of a prompt; or one name, with
@@ -197,6 +199,17 @@ def price_for(strategy: Any, given: Any = None) -> Price | None:
         return strategy._price(given)
     model = getattr(strategy, "model", None)
     return price_of(model, given) if isinstance(model, str) else None
+
+
+def model_without_price(strategy: Any, given: Any = None) -> str | None:
+    """The model of a strategy, or of a pool's member, whose price is unknown; its class or label, if it names none."""
+    strategies = strategy.strategies if isinstance(strategy, Pooled) else (strategy,)
+    labels = strategy.labels if isinstance(strategy, Pooled) else (type(strategy).__name__,)
+    for one, label in zip(strategies, labels, strict=True):
+        model = getattr(one, "model", None)
+        if not isinstance(model, str) or price_of(model, given) is None:
+            return model if isinstance(model, str) and model else label
+    return None
 
 
 def _places(names: list[Any], api_key: Any, base_url: Any) -> list[tuple[Any, dict[str, Any]]]:

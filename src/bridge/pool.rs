@@ -1,4 +1,4 @@
-//! Pools of native clients, as Python makes them.
+//! Pools, as Python makes them: of native clients, or with members in Python.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::client::NativeClient;
 use super::convert;
 use super::errors::BridgeError;
 use super::pool_trial::{Desk, PoolTrial, tell};
+use super::prompt;
 use super::runtime::{Process, attached};
 use super::scope::Scope;
 use crate::engine::pool::choice::MOST;
@@ -17,12 +18,12 @@ use crate::engine::pool::hedging::When;
 use crate::engine::pool::{News, Part, Pool, Reasons};
 use crate::engine::scope::Scope as Shared;
 use crate::providers::Provider;
-use crate::providers::pooled::{Doubt, Member, Pooled, Ways};
+use crate::providers::pooled::{Doubt, Member, Pooled, Ways, prefix};
 
 /// A member, read from a Python object with these attributes.
 #[derive(FromPyObject)]
 struct PyMember {
-    /// `None`: it is a strategy in Python.
+    /// `None`: it is a strategy in Python. Where others are, it only tells how much its server has to do.
     client: Option<Py<NativeClient>>,
     scope: Py<Scope>,
     label: String,
@@ -30,7 +31,7 @@ struct PyMember {
     tier: u8,
     reasons: Vec<String>,
     endpoint: u64,
-    tells_queue: bool,
+    is_own_server: bool,
 }
 
 /// What a pool is made of. A forked child makes it anew.
@@ -43,7 +44,8 @@ pub struct Pooling {
 /// How the pool is to work, beyond its members.
 struct Choices {
     when: When,
-    keeps_prefixes: bool,
+    /// Whether Python asks the members.
+    is_mixed: bool,
     hear: Arc<Py<PyAny>>,
     doubt: Option<Arc<Py<PyAny>>>,
 }
@@ -66,26 +68,31 @@ impl OfProcess {
                 tier: member.tier,
                 reasons: Reasons::named(&member.reasons).map_err(unknown)?,
                 endpoint: member.endpoint,
-                tells_queue: member.tells_queue,
+                is_own_server: member.is_own_server,
             })
         };
         let parts = members.iter().map(part).collect::<PyResult<_>>()?;
         let pool = Arc::new(Pool::new(parts, choices.when, fastrand::u64(..)));
-        let known: Option<Vec<_>> = members.iter().map(Self::member).collect();
-        let provider = known
-            .map(|known| Ok::<_, PyErr>(Self::provider(known.into_iter().collect::<PyResult<_>>()?, &pool, choices)));
+        let of_member = |member: &PyMember| member.client.as_ref().map(|client| client.get().provider()).transpose();
+        let providers: Box<[Option<Arc<dyn Provider>>]> = members.iter().map(of_member).collect::<PyResult<_>>()?;
+        let provider = if choices.is_mixed { None } else { Self::provider(members, &providers, &pool, choices) };
         let scope = Arc::new(Shared::of_seats(Arc::<Pool>::clone(&pool)));
         let labels = members.iter().map(|member| member.label.clone()).collect();
-        let desk = Arc::new(Desk { pool, labels, hear: Arc::clone(&choices.hear) });
-        Ok(Self { process: Process::current(), desk, provider: provider.transpose()?, scope })
+        let desk = Arc::new(Desk { pool, labels, providers, hear: Arc::clone(&choices.hear) });
+        Ok(Self { process: Process::current(), desk, provider, scope })
     }
 
-    fn member(member: &PyMember) -> Option<PyResult<Member>> {
-        let client = member.client.as_ref()?;
-        Some(client.get().provider().map(|provider| Member { provider, label: member.label.clone() }))
-    }
-
-    fn provider(members: Vec<Member>, pool: &Arc<Pool>, choices: &Choices) -> Arc<dyn Provider> {
+    /// The one that asks all members; `None`: one of them is in Python.
+    fn provider(
+        members: &[PyMember],
+        providers: &[Option<Arc<dyn Provider>>],
+        pool: &Arc<Pool>,
+        choices: &Choices,
+    ) -> Option<Arc<dyn Provider>> {
+        let of_member = |(member, provider): (&PyMember, &Option<Arc<dyn Provider>>)| {
+            Some(Member { provider: provider.clone()?, label: member.label.clone() })
+        };
+        let members: Vec<Member> = members.iter().zip(providers).map(of_member).collect::<Option<_>>()?;
         let hear = Arc::clone(&choices.hear);
         let told = move |news: News, label: &str, why: &str| {
             attached(|py| tell(py, &hear, news, label, why));
@@ -100,8 +107,8 @@ impl OfProcess {
                 asked.is_some_and(|outcome| outcome.unwrap_or(false))
             })
         });
-        let ways = Ways { hear: Box::new(told), doubt, keeps_prefixes: choices.keeps_prefixes };
-        Arc::new(Pooled::new(members, Arc::clone(pool), ways))
+        let ways = Ways { hear: Box::new(told), doubt };
+        Some(Arc::new(Pooled::new(members, Arc::clone(pool), ways)))
     }
 }
 
@@ -146,14 +153,14 @@ pub struct NativePool(Arc<Pooling>);
 
 #[pymethods]
 impl NativePool {
-    /// `hear(kind, label, why)` is called, in a thread of the extension, with what becomes of members; `doubt(answer)` with
+    /// `is_mixed`: Python asks the members, with [`trial`](Self::trial). `hear(kind, label, why)` is called, in a thread of the extension, with what becomes of members; `doubt(answer)` with
     /// answers, where a fallback is to be asked if it returns true.
     #[new]
-    #[pyo3(signature = (members, hedge, keeps_prefixes, hear, doubt = None))]
+    #[pyo3(signature = (members, hedge, is_mixed, hear, doubt = None))]
     fn new(
         members: Vec<PyMember>,
         hedge: &str,
-        keeps_prefixes: bool,
+        is_mixed: bool,
         hear: Py<PyAny>,
         doubt: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
@@ -168,7 +175,7 @@ impl NativePool {
             "always" => When::Always,
             _ => When::Never,
         };
-        let choices = Choices { when, keeps_prefixes, hear: Arc::new(hear), doubt: doubt.map(Arc::new) };
+        let choices = Choices { when, is_mixed, hear: Arc::new(hear), doubt: doubt.map(Arc::new) };
         let present = ArcSwap::from_pointee(OfProcess::new(&members, &choices)?);
         Ok(Self(Arc::new(Pooling { members, choices, present })))
     }
@@ -180,9 +187,12 @@ impl NativePool {
         Ok(client.get().pooled(Arc::clone(&self.0)))
     }
 
-    /// An attempt, for a pool with members in Python.
-    fn trial(&self) -> PyResult<PoolTrial> {
-        Ok(PoolTrial::new(Arc::clone(&self.0.present()?.desk)))
+    /// An attempt with a prompt, for a pool with members in Python.
+    fn trial(&self, prompt: &Bound<'_, PyAny>) -> PyResult<PoolTrial> {
+        let desk = Arc::clone(&self.0.present()?.desk);
+        // Members in Python may take prompts that nobody else can read.
+        let read = if desk.pool.keeps_prefixes() { prompt::read(prompt).ok() } else { None };
+        Ok(PoolTrial::new(desk, read.as_ref().and_then(prefix::of)))
     }
 
     /// What their requests share.

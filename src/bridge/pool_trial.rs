@@ -8,16 +8,20 @@ use pyo3::prelude::*;
 use tokio::time::Instant;
 
 use super::convert::read_usage;
+use super::runtime::runtime;
 use crate::engine::measure::ReportedLimit;
 use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial};
 use crate::engine::quota::Used;
 use crate::engine::seconds;
-use crate::providers::pooled::Told;
+use crate::providers::Provider;
+use crate::providers::pooled::{Told, read_queues};
 
 /// Where attempts are made.
 pub struct Desk {
     pub pool: Arc<Pool>,
     pub labels: Box<[String]>,
+    /// Those of native members: they tell how much their servers have to do.
+    pub providers: Box<[Option<Arc<dyn Provider>>]>,
     /// Called with what has become of a member: what, who, why.
     pub hear: Arc<Py<PyAny>>,
 }
@@ -65,6 +69,8 @@ pub struct PoolPlace {
 impl PoolPlace {
     fn new(desk: &Arc<Desk>, place: Place) -> Self {
         let member = place.member;
+        let queue_of = |number: usize| desk.providers.get(number)?.as_ref()?.queue();
+        read_queues(&desk.pool, queue_of, runtime().ok().map(|runtime| runtime.handle()));
         Self {
             desk: Arc::clone(desk),
             member,
@@ -141,6 +147,8 @@ impl PoolPlace {
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct PoolTrial {
     desk: Arc<Desk>,
+    /// What the prompt begins with.
+    prefix: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -148,8 +156,8 @@ pub struct PoolTrial {
 type State = Option<Trial>;
 
 impl PoolTrial {
-    pub fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, state: Mutex::default() }
+    pub fn new(desk: Arc<Desk>, prefix: Option<u64>) -> Self {
+        Self { desk, prefix, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,7 +184,7 @@ impl PoolTrial {
         let next = match &mut *state {
             Some(trial) => trial.again(&self.desk.pool, now),
             None => {
-                let (trial, next) = Trial::begin(&self.desk.pool, None, now);
+                let (trial, next) = Trial::begin(&self.desk.pool, self.prefix, now);
                 *state = Some(trial);
                 next
             }

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use tokio::task::AbortHandle;
 
 mod ends;
+mod leases;
 mod requests;
 
 use requests::Extras;
@@ -200,17 +201,30 @@ impl RunHandle {
     ) -> PyResult<()> {
         let found = self.tell(|scheduler, _| scheduler.scopes().nth(queue as usize).cloned())?;
         let Some(shared) = found else { return Ok(()) };
-        let place = Place { board: board.board()?, scope, holder };
-        let mailbox = Arc::clone(&self.mailbox);
-        let news = move |problem| mailbox.post(Message::Board(problem));
-        let begin = || Lease::begin(place, &shared, is_known, runtime()?.handle(), news).map_err(PyErr::from);
-        let lease = py.detach(begin)?;
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
-        Ok(())
+        self.begin_lease(py, Place { board: board.board()?, scope, holder }, &shared, is_known)
+    }
+
+    /// The same for the limits of a pool's member, which has no queue of its own.
+    #[pyo3(signature = (member, board, scope, holder, is_known))]
+    fn share_member(
+        &self,
+        py: Python<'_>,
+        member: &Scope,
+        board: &PyBoard,
+        scope: String,
+        holder: String,
+        is_known: bool,
+    ) -> PyResult<()> {
+        self.begin_lease(py, Place { board: board.board()?, scope, holder }, &member.shared(), is_known)
     }
 
     fn kind(&self, output: f64, price: Option<convert::GivenPrice>) -> PyResult<u32> {
         Ok(self.tell(|scheduler, _| scheduler.add_kind(output, price.map(convert::price)))?)
+    }
+
+    /// The tokens of an item's present attempt cost this, not what those of its kind do.
+    fn reprice(&self, item: ItemIndex, price: convert::GivenPrice) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.reprice(item, convert::price(price)))?)
     }
 
     fn accept(&self, groups: Vec<(u32, i32, u64)>) -> PyResult<()> {

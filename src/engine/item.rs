@@ -47,6 +47,8 @@ pub struct Item {
     pub is_recalled: bool,
     /// Whether it is answered, and its result is being written.
     pub is_unwritten: bool,
+    /// What the tokens of its present attempt cost, where that is not what its kind's do.
+    pub price: Option<Box<Price>>,
 }
 
 impl Item {
@@ -72,6 +74,7 @@ impl Item {
             is_between: false,
             is_recalled: false,
             is_unwritten: false,
+            price: None,
         }
     }
 }

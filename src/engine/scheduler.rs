@@ -259,11 +259,18 @@ impl Scheduler {
         self.reconcile_budget(index, used);
     }
 
+    /// The item's present attempt was answered by one whose tokens cost this, not what was reserved.
+    pub fn reprice(&mut self, index: ItemIndex, price: Price) {
+        if let Some(item) = self.items.get_mut(&index) {
+            item.price = Some(Box::new(price));
+        }
+    }
+
     /// Puts what an attempt has used in the place of what was expected.
     pub(super) fn reconcile_budget(&mut self, index: ItemIndex, used: Used) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let kind = item.need.kind.and_then(|kind| self.kinds.get_mut(kind as usize));
-        let price = kind.as_ref().and_then(|kind| kind.price);
+        let price = item.price.take().map(|price| *price).or(kind.as_ref().and_then(|kind| kind.price));
         self.budget.reconcile(std::mem::take(&mut item.reserved), used, price);
         #[allow(clippy::cast_precision_loss)]
         if let (Used::Reported(usage), Some(kind)) = (used, kind) {

@@ -16,7 +16,7 @@ use crate::engine::measure::ReportedLimit;
 use crate::engine::pool::queue::Depth;
 use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial};
 
-mod prefix;
+pub mod prefix;
 pub mod queues;
 mod reasons;
 
@@ -48,8 +48,6 @@ pub struct Ways {
     pub hear: Hear,
     /// Sends doubtful answers to a fallback.
     pub doubt: Option<Doubt>,
-    /// Whether requests that begin alike go to one member, for its prompt cache.
-    pub keeps_prefixes: bool,
 }
 
 /// Several providers as one.
@@ -120,7 +118,7 @@ impl Provider for Pooled {
 
 impl Inner {
     async fn ask(self: Arc<Self>, ask: Ask) -> Result<Reply, ProviderError> {
-        let prefix = if self.ways.keeps_prefixes { prefix::of(&ask.prompt) } else { None };
+        let prefix = if self.pool.keeps_prefixes() { prefix::of(&ask.prompt) } else { None };
         let (mut trial, mut next) = Trial::begin(&self.pool, prefix, Instant::now());
         let mut paid = TokenUsage::default();
         // What is left if nobody has a better answer: an error, or a doubtful answer.
@@ -231,7 +229,7 @@ impl Inner {
     async fn ask_member(&self, place: Place, ask: &Ask) -> Tried {
         let number = place.member;
         let member = &self.members[number];
-        self.read_queues();
+        read_queues(&self.pool, |number| self.members[number].provider.queue(), Handle::try_current().ok().as_ref());
         let mut held = Held { inner: self, place: Some(place) };
         let mut outcome = member.provider.attempt(same(ask)).await;
         let (limits, account) = reported(&mut outcome);
@@ -246,23 +244,6 @@ impl Inner {
         Tried { member: number, outcome, ending, is_hedged: false }
     }
 
-    /// Asks servers how much they have to do, where it is time. Nobody waits for that, and no failure matters.
-    fn read_queues(&self) {
-        let asked = Instant::now();
-        while let Some(number) = self.pool.queue_to_read(asked) {
-            let (reading, handle) = (self.members[number].provider.queue(), Handle::try_current());
-            let (Some(reading), Ok(handle)) = (reading, handle) else {
-                self.pool.told(number, Depth::Never, asked, asked);
-                continue;
-            };
-            let pool = Arc::clone(&self.pool);
-            handle.spawn(async move {
-                let told = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
-                pool.told(number, told, asked, Instant::now());
-            });
-        }
-    }
-
     /// A reply that says who answered, and why it was not a member.
     fn marked(&self, mut reply: Reply, member: usize, reason: Option<Reason>, is_hedged: bool) -> Reply {
         reply.extras.push(("member", Extra::Text(self.members[member].label.clone())));
@@ -271,6 +252,25 @@ impl Inner {
             reply.extras.push(("hedged", Extra::Json(JsonText("true".into()))));
         }
         reply
+    }
+}
+
+/// What will tell how much a member has to do; `None`: it never does.
+pub type Reading = std::pin::Pin<Box<dyn Future<Output = Depth> + Send>>;
+
+/// Asks servers how much they have to do, where it is time. Nobody waits for that, and no failure matters.
+pub fn read_queues(pool: &Arc<Pool>, queue_of: impl Fn(usize) -> Option<Reading>, runtime: Option<&Handle>) {
+    let asked = Instant::now();
+    while let Some(number) = pool.queue_to_read(asked) {
+        let (Some(reading), Some(runtime)) = (queue_of(number), runtime) else {
+            pool.told(number, Depth::Never, asked, asked);
+            continue;
+        };
+        let pool = Arc::clone(pool);
+        runtime.spawn(async move {
+            let told = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
+            pool.told(number, told, asked, Instant::now());
+        });
     }
 }
 

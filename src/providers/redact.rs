@@ -15,6 +15,9 @@ use super::secret_names::may_be_secret;
 use super::shown::escape_controls;
 use super::status::REQUEST_IDS;
 use super::transport::Received;
+use of_signer::OfSigner;
+
+mod of_signer;
 
 /// So many characters of a secret in a row give it away.
 const TELLING: usize = 8;
@@ -30,7 +33,7 @@ const PROXIES: &[&str] = &["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY
 
 /// The secrets of one strategy.
 #[derive(Default)]
-pub struct Secrets(Vec<Secret>, Option<Arc<Signer>>);
+pub struct Secrets(Vec<Secret>, Option<OfSigner>);
 
 struct Secret {
     text: String,
@@ -70,7 +73,7 @@ impl Secrets {
     /// The same with those that a signer has at the time.
     #[must_use]
     pub fn and_of(self, signer: Option<Arc<Signer>>) -> Self {
-        Self(self.0, signer)
+        Self(self.0, signer.map(OfSigner::new))
     }
 
     /// Removes the secrets, and the key that this request alone had, from all that an error shows.
@@ -79,9 +82,9 @@ impl Secrets {
         if let Some(key) = key {
             own.add_header(key);
         }
-        self.1.iter().flat_map(|signer| signer.secrets()).for_each(|secret| own.add_header(&secret));
+        let signers = self.1.as_ref().map(OfSigner::present);
         let clean = |text: &mut String| {
-            for secret in self.0.iter().chain(&own.0) {
+            for secret in self.0.iter().chain(&own.0).chain(signers.iter().flat_map(|secrets| secrets.iter())) {
                 secret.remove(text);
             }
         };
@@ -124,11 +127,10 @@ impl Secrets {
         if let Some(key) = key.filter(|key| may_be_in(&body, key)) {
             own.add_header(key);
         }
-        for secret in self.1.iter().flat_map(|signer| signer.secrets()).filter(|secret| may_be_in(&body, secret)) {
-            own.add_header(&secret);
-        }
+        let signers = self.1.as_ref().map(OfSigner::present);
         let is_there = |secret: &&Secret| secret.tells && secret.finder.find(&body).is_some();
-        let found: Vec<&Secret> = self.0.iter().chain(&own.0).filter(is_there).collect();
+        let all = self.0.iter().chain(&own.0).chain(signers.iter().flat_map(|secrets| secrets.iter()));
+        let found: Vec<&Secret> = all.filter(is_there).collect();
         if found.is_empty() {
             return body;
         }

@@ -11,6 +11,7 @@ import pytest
 
 from batch_llm import (
     CallableStrategy,
+    ContentFilterError,
     EmbeddingStrategy,
     ErrorClassifier,
     ErrorInfo,
@@ -201,6 +202,8 @@ def test_while_the_others_are_at_their_limits_the_item_waits_in_the_queue():
     ("error", "reason"),
     [
         (lambda: RefusalError("no", category="refusal", is_retryable=False), "refusal"),
+        (lambda: RefusalError("I cannot help with that"), "refusal"),
+        (lambda: ContentFilterError("blocked"), "content_filter"),
         (lambda: ProviderError("filtered", category="content_filter", is_retryable=False), "content_filter"),
         (
             lambda: ProviderError(

@@ -70,6 +70,7 @@ def test_a_dead_key_fails_nothing_and_is_reported_once(servers, caplog):
     assert set(_members(result)) == {"openai-compatible:m #1"}
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.event for record in warnings] == ["member_dropped"]
+    assert warnings[0].getMessage().endswith("provided. Check its key and its model")
     assert "wrong-key-abcdef" not in caplog.text
 
 

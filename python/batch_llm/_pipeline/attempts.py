@@ -60,7 +60,6 @@ class StrategyPipeline(Pipeline):
         self._limits = Limits(config, known)
         self._job = None if config.dry_run else plan.job
         self._job_run: JobRun | None = None
-        self._shared_limits = config.shared_limits
         if plan.persistence is not None and not config.dry_run:
             from .._store import RunStore
 
@@ -104,7 +103,7 @@ class StrategyPipeline(Pipeline):
         if self._lane is not None:
             self._lane.begin(run)
         if self._job is not None:
-            self._job.meet_at(self._shared_limits)
+            self._job.meet_at(self._limits.shared)
             joined = self._job.member().begin(run, self.price, self._failures.job_is_over)
             self._job_run = self._failures.job_run = joined
 
@@ -166,11 +165,11 @@ class StrategyPipeline(Pipeline):
         """Start an attempt: most need no Python but their strategy's, native ones none at all."""
         strategy = flight.item.strategy
         known = self._known.get(strategy)
-        if self._plain and known.prepared and not known.is_native:
+        if self._plain and known.prepared and not (known.is_native or self._limits.members.differ(strategy)):
             self._plain_attempts.remember(strategy, known.must_clean_up)
             return self._plain_attempts.again(flight, strategy, known.must_clean_up)
         self.run.flights[flight.index] = flight
-        if not (self._plain and known.prepared):
+        if not (self._plain and known.prepared and known.is_native):
             return self._attempt(flight, known)
         if known.converses:
             return self._conversations.start(flight, strategy)
@@ -200,7 +199,8 @@ class StrategyPipeline(Pipeline):
         if known.converses:
             # What is recorded of a conversation is looked up before its first request.
             return None if self.run_store is not None else False
-        if known.must_clean_up or self.run_store is not None or self._post_processor is not None:
+        follows = known.must_clean_up or self.run_store is not None or self._post_processor is not None
+        if follows or self._limits.members.differ(strategy):
             return False
         if strategy._parses and self._cost_function is None:
             self._plain_attempts.read_answers_of(strategy, strategy._read)

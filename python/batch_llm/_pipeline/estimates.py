@@ -19,11 +19,12 @@ from .._pool_members import Pooled
 from ..errors import TokenEstimationError
 from ..pools import price_for
 from ..token_estimation import CharacterTokenEstimator
+from .member_prices import MemberPrices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .._core import Board
+    from .._core import Board, Scope
     from .._llm import KnownStrategies, KnownStrategy
     from .._run import Engine
     from ..conversations import Conversation
@@ -54,8 +55,8 @@ class Limits:
         """The lane of the run, if requests do not go the usual way."""
         self._known = known
         self._engine: Engine
-        shared = None if config.dry_run else config.shared_limits
-        self._shared = shared
+        self.shared = None if config.dry_run else config.shared_limits
+        """Where the run shares its limits with other processes."""
         self._board: Board | None = None
         self._queues: dict[int, int] = {}
         self.names: dict[int, str] = {}
@@ -63,6 +64,8 @@ class Limits:
         self._scopes: list[Any] = []  # referenced, so that their ids stay theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
         self._prices: set[Price | None] = set()
+        self.members = MemberPrices(config.guardrails.prices)
+        """What the members of pools cost."""
         self.failures: dict[int, BaseException] = {}
         """Why items could not be estimated, by their index."""
 
@@ -74,18 +77,23 @@ class Limits:
             OSError: If the board of shared limits cannot be used.
         """
         self._engine = engine
-        if self._shared is not None:
-            self._board = open_board(self._shared)
+        if self.shared is not None:
+            self._board = open_board(self.shared)
             self._share(0, "run", f"{holder()}-{id(self)}")
 
-    def _share(self, queue: int, words: str, holder: str) -> None:
+    def _share(self, whose: int | Scope, words: str, holder: str) -> None:
+        """Share the limits of a queue, or of a pool's member."""
         assert self._board is not None
-        assert self._shared is not None
+        assert self.shared is not None
+        how = (self._board, words, holder, was_reached(self.shared))
         try:
-            self._engine.share(queue, self._board, words, holder, was_reached(self._shared))
-            note_reached(self._shared)
+            if isinstance(whose, int):
+                self._engine.share(whose, *how)
+            else:
+                self._engine.share_member(whose, *how)
+            note_reached(self.shared)
         except OSError as error:
-            raise type(error)(f"shared_limits={shown(self._shared)} cannot be used: {error}") from error
+            raise type(error)(f"shared_limits={shown(self.shared)} cannot be used: {error}") from error
 
     def one_price(self) -> Price | None:
         """The price of all items so far, if they have one."""
@@ -100,6 +108,8 @@ class Limits:
         """The queue of the strategy's items; 0 is that of the run's own scope."""
         if len(self._prices) < 2:
             self._prices.add(self.price(strategy))
+            if self.members.differ(strategy):
+                self._prices.update(self.members.prices(strategy).values())
         own = None if self.lane_of_run is None else self.lane_of_run.queue(self._engine)
         return self.live_queue(strategy) if own is None else own
 
@@ -112,14 +122,22 @@ class Limits:
             return 0
         queue = self._queues.get(id(scope))
         if queue is None:
-            if self._board is not None and isinstance(strategy, Pooled):
-                raise ValueError("a pool cannot have shared_limits; run it in one process, or share a member's limits")
             queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
             self.names[queue] = _name_of(strategy)
             if self._board is not None:
-                self._share(queue, shared_name_of(strategy), holder())
+                self._share_all(queue, strategy)
         return queue
+
+    def _share_all(self, queue: int, strategy: Any) -> None:
+        if not isinstance(strategy, Pooled):
+            self._share(queue, shared_name_of(strategy), holder())
+            return
+        self._share(queue, strategy.shared_name(), holder())
+        for scope, name in strategy.shared_scopes():
+            if id(scope) not in self._queues and scope not in self._scopes:
+                self._scopes.append(scope)
+                self._share(scope, name, holder())
 
     def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Items in order of submission as ``(queue, priority, count)``."""
@@ -232,6 +250,8 @@ class Limits:
 
 def _name_of(strategy: Any) -> str:
     """The model of a strategy and where it is, or its class."""
+    if isinstance(strategy, Pooled):
+        return strategy.name
     model, address = getattr(strategy, "model", None), getattr(strategy, "base_url", None)
     if not isinstance(model, str) or not model:
         return type(strategy).__name__

@@ -120,6 +120,7 @@ class Failures:
 
     def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Record what an item cost, and forget its failures."""
+        self._limits.members.book(flight, result, self.run.engine)
         self._guards.ended(flight, result)
         self._outages.ended(flight.index)
 

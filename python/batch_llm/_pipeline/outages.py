@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._error_text import describe
 from .._llm import shared_name_of
 from .._logs import log_event
+from .._pool_members import Pooled
 from .._report import seconds
 from .._run import messages as message
 from .._secrets import mask
@@ -137,6 +138,8 @@ class Outages:
 
 
 def _name(strategy: Any) -> str:
+    if isinstance(strategy, Pooled):
+        return strategy.name
     try:
         return shared_name_of(strategy)
     except Exception:  # other strategies may have any scope, or none

@@ -281,6 +281,14 @@ class Engine(Protocol):
         """Share a queue's limits with other processes."""
         ...
 
+    def share_member(self, member: Scope, board: Board, scope: str, holder: str, is_known: bool, /) -> None:
+        """Share the limits of a pool's member with other processes."""
+        ...
+
+    def reprice(self, item: int, price: Any, /) -> None:
+        """Say what the tokens of an item's present attempt cost, where that is not what its kind's do."""
+        ...
+
     def kind(self, length: float, prices: Any, /) -> int:
         """Return the number of a kind of items, whose answers' lengths are learned together."""
         ...

@@ -18,6 +18,7 @@ from .._contexts import circular_place
 from .._core import Cache, Journal, Timing, fingerprint
 from .._json_values import to_json_value, to_plain, with_keys_of_text
 from .._logs import Repeated, log_event, logger
+from .._pool_members import Pooled
 from .._results import WorkItemResult
 from ..artifacts import ResumePolicy
 from ..errors import ArtifactError, ArtifactIOError, ResultSerializationError
@@ -288,7 +289,10 @@ class RunStore:
             identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
             model = getattr(strategy, "model", None)
             price = price_of(model, self._prices) if isinstance(model, str) else None
-            known = self._known_strategies[id(strategy)] = KnownStrategy(identity, price)
+            of_members = None
+            if isinstance(strategy, Pooled):
+                price, of_members = strategy._price(self._prices), strategy._prices(self._prices)
+            known = self._known_strategies[id(strategy)] = KnownStrategy(identity, price, of_members)
             known.lives_with(strategy, self._known_strategies)
             if self._journal is not None:
                 self._journal.identify(identity.number, identity.text)

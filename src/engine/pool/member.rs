@@ -39,8 +39,8 @@ pub struct Part {
     pub reasons: Reasons,
     /// A number for its address and model: where those are the same, keys of one account share limits.
     pub endpoint: u64,
-    /// Whether its server may tell how many requests wait.
-    pub tells_queue: bool,
+    /// Whether its server is one that has a queue and a prompt cache of its own, and may tell how many requests wait.
+    pub is_own_server: bool,
 }
 
 /// One member.
@@ -56,6 +56,8 @@ pub struct Member {
     pub endpoint: u64,
     /// The account that its replies name.
     pub account: Option<u64>,
+    /// Whether requests that begin alike are to go there together.
+    pub is_own_server: bool,
     pub health: Health,
     pub queue: Queue,
     /// Whether it takes much longer than the others.
@@ -75,7 +77,7 @@ pub struct Member {
 
 impl Member {
     pub fn new(part: Part) -> Self {
-        let Part { scope, weight, tier, reasons, endpoint, tells_queue } = part;
+        let Part { scope, weight, tier, reasons, endpoint, is_own_server } = part;
         Self {
             scope,
             joined: None,
@@ -85,8 +87,9 @@ impl Member {
             reasons,
             endpoint,
             account: None,
+            is_own_server,
             health: Health::default(),
-            queue: Queue::new(tells_queue),
+            queue: Queue::new(is_own_server),
             is_slow: false,
             latency: Latency::default(),
             in_flight: 0,

@@ -67,6 +67,8 @@ pub struct Pool {
     counts_tokens: AtomicBool,
     /// Whether any member tells of its queue.
     watches_queues: bool,
+    /// Whether there is a choice between prompt caches.
+    keeps_prefixes: bool,
 }
 
 impl Pool {
@@ -75,16 +77,23 @@ impl Pool {
         let state = State::new(parts, when, seed);
         // One alone is asked however much it has to do.
         let watches_queues = state.members.len() > 1 && state.members.iter().any(|member| member.queue.is_watched());
+        let keeps_prefixes = state.members.iter().filter(|member| member.tier == 0 && member.is_own_server).count() > 1;
         let counts_tokens = AtomicBool::new(false);
-        Self { runs: Arc::default(), state: Mutex::new(state), counts_tokens, watches_queues }
+        Self { runs: Arc::default(), state: Mutex::new(state), counts_tokens, watches_queues, keeps_prefixes }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it matters what requests begin with: see [`claim`](Self::claim).
+    pub fn keeps_prefixes(&self) -> bool {
+        self.keeps_prefixes
+    }
+
     /// Claims the seat of an attempt that a scope has admitted; `None`: there is none. `prefix`: what the request begins
-    /// with; those that begin alike go to one member, as long as it has not much more to do than the others.
+    /// with. Of the requests for members with prompt caches, those that begin alike go to one of these, as long as it has
+    /// not much more to do than the others.
     pub fn claim(&self, prefix: Option<u64>, now: Instant) -> Option<Place> {
         let mut state = self.state();
         let mut place = state.seats.pop_front()?;

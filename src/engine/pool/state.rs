@@ -20,8 +20,10 @@ use crate::engine::scope::{Blocked, Cause, Control};
 
 /// How often members are compared with each other.
 const REVIEW: Duration = Duration::from_millis(20);
-/// A prefix stays with its member until that has so many times the mean load.
+/// A prefix stays with its member until that has so many times the mean load ...
 const OVERFLOW: f64 = 1.25;
+/// ... or so many requests more: a server works on several at once, and few in flight are never spread evenly.
+const FEW: f64 = 4.0;
 
 pub(super) struct State {
     pub members: Vec<Member>,
@@ -166,45 +168,61 @@ impl State {
         place.scope.reconcile(&place.ticket, used, signal, now);
     }
 
-    /// A place where requests with this prefix usually go, if that is another one.
+    /// A place where requests with this prefix usually go, if that is another one. Only members with prompt caches of
+    /// their own exchange requests: the others have as many as without prefixes.
     pub fn move_home(&mut self, prefix: u64, place: &Place, now: Instant) -> Option<Place> {
         self.review(now);
         let tier = self.members[place.member].tier;
-        let is_usual =
-            |member: &Member| member.tier == tier && member.health.standing(now) == Standing::Well && !member.is_slow;
+        let is_usual = |member: &Member| {
+            let is_alike = member.is_own_server && member.tier == tier;
+            is_alike && member.health.standing(now) == Standing::Well && !member.is_slow
+        };
+        // One that is asked to find out how it does is asked.
+        if !is_usual(&self.members[place.member]) {
+            return None;
+        }
         let usual = self.members.iter().enumerate().filter(|(_, member)| is_usual(member));
         let (loads, weights) = usual.clone().fold((0.0, 0.0), |(loads, weights), (_, member)| {
             (loads + member.load_with_others(now), weights + member.weight)
         });
-        let number = home(prefix, usual.map(|(number, member)| (number, member.weight)))?;
-        let member = &self.members[number];
-        let most = OVERFLOW * (loads * member.weight / weights).max(1.0);
-        if number == place.member || member.load_with_others(now) + 1.0 > most {
+        let has_room = |(number, member): &(usize, &Member)| {
+            let load = member.load_with_others(now) + f64::from(u8::from(*number != place.member));
+            let mean = loads * member.weight / weights;
+            load <= (OVERFLOW * mean).max(mean + FEW)
+        };
+        // Where one has no room, all go to the same other one.
+        let number = home(prefix, usual.filter(has_room).map(|(number, member)| (number, member.weight)))?;
+        if number == place.member {
             return None;
         }
         self.enter(number, place.estimate, true, now).ok()
     }
 
-    /// A member's replies name this account: those of the same have its limits from now on. Whether that is news.
+    /// A member's replies name this account: all of the same have the limits of the first of them from now on, in every
+    /// process that has the same members. Whether that is news.
     pub fn shares_account(&mut self, number: usize, account: u64, now: Instant) -> bool {
         if self.members[number].account.replace(account) == Some(account) {
             return false;
         }
         let endpoint = self.members[number].endpoint;
-        let mut same = self.members.iter().enumerate().filter(|(other, member)| {
-            *other != number && member.account == Some(account) && member.endpoint == endpoint
-        });
-        let Some(scope) = same.next().map(|(_, other)| Arc::clone(&other.scope)) else { return false };
-        let member = &mut self.members[number];
-        if Arc::ptr_eq(&member.scope, &scope) {
+        let is_same = |member: &Member| member.account == Some(account) && member.endpoint == endpoint;
+        let Some(scope) = self.members.iter().find(|member| is_same(member)).map(|first| Arc::clone(&first.scope))
+        else {
             return false;
+        };
+        let mut is_news = false;
+        for member in self.members.iter_mut().filter(|member| is_same(member)) {
+            if Arc::ptr_eq(&member.scope, &scope) {
+                continue;
+            }
+            is_news = true;
+            member.is_in_line = false;
+            let before = std::mem::replace(&mut member.scope, Arc::clone(&scope));
+            if let Some(joined) = member.joined.take() {
+                before.leave(joined, now);
+            }
         }
-        let before = std::mem::replace(&mut member.scope, scope);
-        member.is_in_line = false;
-        if let Some(joined) = member.joined.take() {
-            before.leave(joined, now);
-        }
-        true
+        is_news
     }
 
     pub fn review(&mut self, now: Instant) {

@@ -16,7 +16,7 @@ fn pool(members: usize) -> (Arc<Pool>, Vec<Arc<Scope>>) {
         tier: 0,
         reasons,
         endpoint: 1,
-        tells_queue: false,
+        is_own_server: true,
     };
     (Arc::new(Pool::new(scopes.iter().map(part).collect(), When::Tail, 1)), scopes)
 }
@@ -159,6 +159,60 @@ fn requests_that_begin_alike_go_to_one_member_until_that_has_more_to_do() {
     }
 }
 
+/// How many of 10,000 requests go to each member, by which of 100 documents they begin with. The oldest of those in flight
+/// ends first.
+fn by_document(pool: &Arc<Pool>, in_flight: usize) -> Vec<[u32; 8]> {
+    let mut now = Instant::now();
+    let scope = Scope::of_seats(Arc::<Pool>::clone(pool));
+    let run = scope.join(Arc::new(|| ()), &[], None, Control::Fixed, now);
+    let mut random = choice::Random::new(3);
+    let mut open = std::collections::VecDeque::new();
+    let mut counts = vec![[0; 8]; 100];
+    for _ in 0..10_000 {
+        if open.len() == in_flight {
+            let (place, ticket) = open.pop_front().unwrap();
+            now += SECOND / 100;
+            end(pool, &place, Ending::Answered, now);
+            scope.reconcile(&ticket, Used::Unknown, Signal::Succeeded, now);
+        }
+        let document = random.below(100);
+        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
+        let place = pool.claim(Some((document as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)), now).unwrap();
+        counts[document][place.member] += 1;
+        open.push_back((place, ticket));
+    }
+    counts
+}
+
+#[test]
+fn requests_that_begin_alike_stay_together_however_many_are_in_flight() {
+    let found = [(2, 2), (2, 8), (2, 60), (4, 4), (4, 16), (4, 64), (8, 64)].map(|(members, in_flight)| {
+        let counts = by_document(&pool(members).0, in_flight);
+        (members, in_flight, counts.iter().map(|counts| counts.iter().max().unwrap()).sum::<u32>())
+    });
+    assert!(found.iter().all(|(_, _, together)| *together > 9_000), "{found:?}");
+}
+
+#[test]
+fn requests_that_begin_alike_stay_among_members_with_prompt_caches() {
+    let part = |is_own_server| Part {
+        scope: Arc::default(),
+        weight: 1.0,
+        tier: 0,
+        reasons: Reasons::default(),
+        endpoint: 1,
+        is_own_server,
+    };
+    let pool = Arc::new(Pool::new([false, true, true].map(part).to_vec(), When::Never, 1));
+    assert!(pool.keeps_prefixes());
+    let counts = by_document(&pool, 30);
+    let first: u32 = counts.iter().map(|counts| counts[0]).sum();
+    assert!((2_500..4_200).contains(&first), "as many as without prefixes: {first}");
+    let apart: u32 = counts.iter().map(|counts| counts[1].min(counts[2])).sum();
+    assert!(apart < 300, "{apart}");
+    assert!(!Pool::new([false, true].map(part).to_vec(), When::Never, 1).keeps_prefixes(), "there is no choice");
+}
+
 #[test]
 fn a_slow_member_is_asked_only_where_no_other_can_be_and_now_and_then() {
     let mut now = Instant::now();
@@ -189,7 +243,8 @@ fn keys_of_one_account_share_its_limits_and_others_do_not() {
         scope.reconcile(&ticket, Used::Unknown, Signal::Succeeded, now);
     }
     let state = pool.state();
-    assert!(Arc::ptr_eq(&state.members[0].scope, &state.members[1].scope));
+    // Those of the first, whoever answered first: so in all processes.
+    assert!(state.members[..2].iter().all(|member| Arc::ptr_eq(&member.scope, &scopes[0])));
     assert!(Arc::ptr_eq(&state.members[2].scope, &scopes[2]));
     drop(state);
     assert!(scope.admit(run, Estimate::default(), now).is_ok());

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Renewed<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     source: Box<dyn Source<T>>,
+    /// How often there was a new one.
+    version: AtomicU64,
     state: Mutex<State<T>>,
 }
 
@@ -74,7 +76,7 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     /// Nothing is fetched until it is wanted.
     pub fn new(source: Box<dyn Source<T>>) -> Self {
         let state = State { current: None, before: None, renewal: None, next: None };
-        Self(Arc::new(Inner { source, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { source, version: AtomicU64::new(0), state: Mutex::new(state) }))
     }
 
     /// The one to use now. Waits only if there is none that is good; who waits waits for the same fetch, which goes on
@@ -117,6 +119,11 @@ impl<T: Send + Sync + 'static> Renewed<T> {
         }
     }
 
+    /// Changes whenever [`in_use`](Self::in_use) does.
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
     /// Those that requests in flight may have.
     pub fn in_use(&self) -> [Option<Arc<Held<T>>>; 2] {
         let state = self.0.state();
@@ -147,6 +154,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                     let held = Held { value, since: Instant::now(), life, is_rejected: AtomicBool::new(false) };
                     let held = Arc::new(held);
                     state.before = state.current.replace(Arc::clone(&held));
+                    inner.version.fetch_add(1, Ordering::Release);
                     state.next = None;
                     Ok(held)
                 }

@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::google::GoogleSource;
 use super::http::Http;
 use super::renewed::{Held, Renewed};
-use super::sigv4::{AwsKeys, Scope, ToSign, sha256};
+use super::sigv4::{AwsKeys, Scope, ToSign, sensitive, sha256};
 use super::token::Token;
 use crate::providers::error::ProviderError;
 use crate::providers::keys::KeyHeader;
@@ -144,6 +144,14 @@ impl Signer {
         }
     }
 
+    /// Changes whenever [`secrets`](Self::secrets) may.
+    pub fn version(&self) -> u64 {
+        match &self.0 {
+            Way::Token(tokens) => tokens.version(),
+            Way::Keys { keys, .. } => keys.version(),
+        }
+    }
+
     /// What must not be shown of what requests in flight may have.
     pub fn secrets(&self) -> Vec<HeaderValue> {
         match &self.0 {
@@ -183,16 +191,10 @@ fn of_keys(
     let now = SystemTime::now();
     let now = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now);
     let signature = held.value.sign(&ToSign { method: "POST", url, headers: &signed, payload: &payload }, scope, now);
-    let session = held.value.session.as_ref().map(|token| token.expose_secret());
-    // What cannot be sent in a header is no credential; the server says what is missing.
-    let sensitive = |text: &str| {
-        let mut value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-        value.set_sensitive(true);
-        value
-    };
-    let mut key = KeyHeader::new(header::AUTHORIZATION, sensitive(&signature.authorization));
-    key.more.push((HeaderName::from_static("x-amz-date"), sensitive(&signature.date)));
-    key.more.extend(session.map(|token| (HeaderName::from_static("x-amz-security-token"), sensitive(token))));
+    let session = held.value.session_header.clone();
+    let mut key = KeyHeader::new(header::AUTHORIZATION, sensitive(signature.authorization));
+    key.more.push((HeaderName::from_static("x-amz-date"), sensitive(signature.date)));
+    key.more.extend(session.map(|token| (HeaderName::from_static("x-amz-security-token"), token)));
     Signed { key, used: Used::Keys { held, ahead } }
 }
 

@@ -4,9 +4,11 @@
 //! it. Pure: the time is an argument. Used by [`signer`](super::signer), and by [`aws`](super::aws) for STS.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use http::HeaderValue;
 use reqwest::Url;
 use ring::{digest, hmac};
 use secrecy::{ExposeSecret, SecretString};
@@ -21,8 +23,27 @@ pub struct AwsKeys {
     secret: SecretString,
     /// Of those that end.
     pub session: Option<SecretString>,
-    /// The key that signs what is sent on one day to one service in one region.
-    derived: Mutex<Option<(u64, Scope, hmac::Key)>>,
+    /// The session, as it is sent.
+    pub session_header: Option<HeaderValue>,
+    prepared: Mutex<Option<Arc<Prepared>>>,
+}
+
+/// What signatures of one second have in common that are for the same address: all but the body's digest. The token of a
+/// session is hashed here, which is longer than all the rest.
+struct Prepared {
+    /// Seconds since 1970.
+    since: u64,
+    scope: Scope,
+    method: String,
+    url: Url,
+    headers: Vec<(String, String)>,
+    date: String,
+    /// The canonical request up to the body's digest.
+    canonical: digest::Context,
+    /// What is signed, up to the digest of the canonical request, with the key of the day.
+    to_sign: hmac::Context,
+    /// The header up to the signature.
+    authorization: String,
 }
 
 /// What a signature is valid for.
@@ -57,7 +78,8 @@ pub struct Signature {
 impl AwsKeys {
     /// A pair of keys, and the token of a session if they are of one.
     pub fn new(id: String, secret: SecretString, session: Option<SecretString>) -> Self {
-        Self { id, secret, session, derived: Mutex::new(None) }
+        let session_header = session.as_ref().map(|token| sensitive(token.expose_secret().to_owned()));
+        Self { id, secret, session, session_header, prepared: Mutex::new(None) }
     }
 
     /// The secret key, for what must not show it.
@@ -65,45 +87,69 @@ impl AwsKeys {
         &self.secret
     }
 
-    /// The key of a day. Nearly all requests have that of the one before.
-    fn key_of(&self, day: u64, date: &str, scope: &Scope) -> hmac::Key {
-        let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, of, key)) = &*derived
-            && *known == day
-            && of == scope
-        {
-            return key.clone();
+    /// What the request has in common with others. Nearly always that is what the one before had.
+    fn prepared(&self, request: &ToSign<'_>, scope: &Scope, since: u64) -> Arc<Prepared> {
+        let mut known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| known.is_of(request, scope, since)) {
+            return Arc::clone(known);
         }
+        let fresh = Arc::new(self.prepare(request, scope, since));
+        *known = Some(Arc::clone(&fresh));
+        fresh
+    }
+
+    fn prepare(&self, request: &ToSign<'_>, scope: &Scope, since: u64) -> Prepared {
+        let date = instant(since);
+        let day = &date[..8];
         let first = format!("AWS4{}", self.secret.expose_secret());
         let mut key = hmac::Key::new(hmac::HMAC_SHA256, first.as_bytes());
-        for part in [date, &scope.region, scope.service, "aws4_request"] {
+        for part in [day, &scope.region, scope.service, "aws4_request"] {
             key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
         }
-        *derived = Some((day, scope.clone(), key.clone()));
-        key
+        let (text, signed) = canonical(request, &date, self.session.as_ref().map(ExposeSecret::expose_secret));
+        let mut canonical = digest::Context::new(&digest::SHA256);
+        canonical.update(text.as_bytes());
+        let range = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
+        let mut to_sign = hmac::Context::with_key(&key);
+        to_sign.update(format!("{ALGORITHM}\n{date}\n{range}\n").as_bytes());
+        let authorization = format!("{ALGORITHM} Credential={}/{range}, SignedHeaders={signed}, Signature=", self.id);
+        let headers = request.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (scope, method, url) = (scope.clone(), request.method.to_owned(), request.url.clone());
+        Prepared { since, scope, method, url, headers, date, canonical, to_sign, authorization }
     }
 
     /// Signs a request that is sent at a time.
     pub fn sign(&self, request: &ToSign<'_>, scope: &Scope, at: SystemTime) -> Signature {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let date = instant(since);
-        let session = self.session.as_ref().map(ExposeSecret::expose_secret);
-        let (canonical, signed) = canonical(request, &date, session);
-        let day = &date[..8];
-        let range = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
-        let digest = digest::digest(&digest::SHA256, canonical.as_bytes());
-        let text = format!("{ALGORITHM}\n{date}\n{range}\n{}", hex(digest.as_ref()));
-        let signature = hmac::sign(&self.key_of(since / DAY, day, scope), text.as_bytes());
-        let authorization = format!(
-            "{ALGORITHM} Credential={}/{range}, SignedHeaders={signed}, Signature={}",
-            self.id,
-            hex(signature.as_ref())
-        );
-        Signature { authorization, date }
+        let prepared = self.prepared(request, scope, since);
+        let mut canonical = prepared.canonical.clone();
+        canonical.update(request.payload.as_bytes());
+        let mut to_sign = prepared.to_sign.clone();
+        to_sign.update(hex(canonical.finish().as_ref()).as_bytes());
+        let authorization = format!("{}{}", prepared.authorization, hex(to_sign.sign().as_ref()));
+        Signature { authorization, date: prepared.date.clone() }
     }
 }
 
-/// The request in the one way to write it, and the names of its headers.
+impl Prepared {
+    fn is_of(&self, request: &ToSign<'_>, scope: &Scope, since: u64) -> bool {
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.since == since
+            && self.method == request.method
+            && self.url == *request.url
+            && self.scope == *scope
+            && headers.eq(request.headers.iter().copied())
+    }
+}
+
+/// A header's value that is not shown. What cannot be sent in a header is no credential; the server says what is missing.
+pub fn sensitive(text: String) -> HeaderValue {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// The request in the one way to write it, up to the digest of its body, and the names of its headers.
 fn canonical(request: &ToSign<'_>, date: &str, session: Option<&str>) -> (String, String) {
     let host = host_of(request.url);
     let mut headers: Vec<(&str, &str)> = Vec::with_capacity(request.headers.len() + 3);
@@ -135,7 +181,6 @@ fn canonical(request: &ToSign<'_>, date: &str, session: Option<&str>) -> (String
     out.push('\n');
     out.push_str(&signed);
     out.push('\n');
-    out.push_str(request.payload);
     (out, signed)
 }
 
@@ -317,21 +362,39 @@ mod tests {
     }
 
     #[test]
-    fn the_days_key_is_made_once() {
+    fn what_requests_have_in_common_is_prepared_once_and_never_mistaken() {
         let keys = keys(Some("token"));
-        let scope = Scope { region: "eu-central-1".to_owned(), service: "bedrock" };
-        let url = Url::parse("https://bedrock-runtime.eu-central-1.amazonaws.com/model/m/converse").unwrap();
-        let headers = [("content-type", "application/json")];
-        let sign = |seconds| {
-            let payload = sha256([&b"{"[..], b"}"]);
-            keys.sign(&ToSign { method: "POST", url: &url, headers: &headers, payload: &payload }, &scope, at(seconds))
+        let urls = ["converse", "invoke"].map(|end| {
+            Url::parse(&format!("https://bedrock-runtime.eu-central-1.amazonaws.com/model/m/{end}")).unwrap()
+        });
+        let scopes =
+            ["eu-central-1", "eu-west-1"].map(|region| Scope { region: region.to_owned(), service: "bedrock" });
+        let sign = |keys: &AwsKeys, (seconds, url, scope, kind, body): (u64, usize, usize, &str, &str)| {
+            let (payload, headers) = (sha256([body.as_bytes()]), [("content-type", kind)]);
+            let request = ToSign { method: "POST", url: &urls[url], headers: &headers, payload: &payload };
+            keys.sign(&request, &scopes[scope], at(seconds)).authorization
         };
-        let first = sign(SUITE);
-        assert!(first.authorization.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token,"));
-        assert_eq!(sign(SUITE).authorization, first.authorization);
-        let tomorrow = sign(SUITE + DAY).authorization;
-        assert!(tomorrow.contains("/20150831/") && tomorrow != first.authorization);
-        assert_eq!(sign(SUITE).authorization, first.authorization);
+        let prepared = |keys: &AwsKeys| Arc::as_ptr(keys.prepared.lock().unwrap().as_ref().unwrap());
+        let first = sign(&keys, (SUITE, 0, 0, "a", "{}"));
+        assert!(first.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token,"));
+        let before = prepared(&keys);
+        let mut seen = vec![first.clone()];
+        seen.push(sign(&keys, (SUITE, 0, 0, "a", "{ }")));
+        assert_eq!(prepared(&keys), before);
+        for request in [
+            (SUITE + 1, 0, 0, "a", "{}"),
+            (SUITE + DAY, 0, 0, "a", "{}"),
+            (SUITE, 1, 0, "a", "{}"),
+            (SUITE, 0, 1, "a", "{}"),
+            (SUITE, 0, 0, "b", "{}"),
+        ] {
+            let fresh = AwsKeys::new(keys.id.clone(), keys.secret().clone(), keys.session.clone());
+            seen.push(sign(&keys, request));
+            assert_eq!(seen.last(), Some(&sign(&fresh, request)), "as if nothing had been prepared");
+            assert_eq!(sign(&keys, (SUITE, 0, 0, "a", "{}")), first);
+        }
+        assert_eq!(seen.len(), 7);
+        assert!((1..7).all(|place| !seen[..place].contains(&seen[place])), "{seen:?}");
     }
 
     #[test]

@@ -236,7 +236,7 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
         tier: *tier,
         reasons: *reasons,
         endpoint: 0,
-        tells_queue: true,
+        is_own_server: true,
     };
     let pool = Arc::new(Pool::new(all.iter().map(part).collect(), when, 1));
     let member = |(number, (fake, ..)): (usize, (Fake, u8, Reasons))| Member {
@@ -249,7 +249,7 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
     let heard = Arc::clone(&news);
     let hear: Hear = Box::new(move |news, _, _| heard.lock().unwrap().push(news));
     let doubt: Doubt = Box::new(|reply| reply.choices().iter().any(|choice| choice.text == "perhaps"));
-    let ways = Ways { hear, doubt: Some(doubt), keeps_prefixes: true };
+    let ways = Ways { hear, doubt: Some(doubt) };
     let provider = Arc::new(Pooled::new(members, Arc::clone(&pool), ways));
     let inside = Inside { provider, engine: OnceLock::new(), outcome: Mutex::new(outcome), drained: Notify::new() };
     let works = Works(Arc::new(inside));
