@@ -1289,6 +1289,13 @@ class BatchLane:
         come; requests that somebody waits for.
         """
 
+    def progress(self) -> tuple[int, int, int, int]:
+        """Return how far the requests are that somebody waits for, and how many replies were collected.
+
+        Requests that no provider works on yet, that one works on, and whose results are being written or fetched; and
+        those that were collected.
+        """
+
 def plan_batches(
     client: NativeClient,
     requests: int,
@@ -1312,15 +1319,16 @@ def plan_batches(
         ArtifactError: If the store cannot be read.
     """
 
-def is_cheaper_live(rates: tuple[_Rates, _Rates], prompt: float, head: float, output: float, is_marked: bool) -> bool:
+def is_cheaper_live(
+    rates: tuple[_Rates, _Rates], size: tuple[float, float, float], is_marked: bool, reads: tuple[float, float]
+) -> bool:
     """Whether a request costs less by itself than in a batch, once the provider's prompt cache has its beginning.
 
     Args:
         rates: As for :meth:`BatchLane.client`.
-        prompt: Tokens of its prompt.
-        head: Of these, what others begin with too.
-        output: Tokens of its answer.
+        size: Tokens of its prompt; of these, what others begin with too; and of its answer.
         is_marked: Whether requests have to mark what is to be cached.
+        reads: Tokens of prompts in earlier batches, and of these, what was read from the cache.
     """
 
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:

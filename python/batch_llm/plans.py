@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._callers import ends_at_caller
 from ._checks import check_number
 from ._core import format_of, is_cheaper_live, plan_batches
-from ._lanes import LANES, LaneName, check_flex, is_cheaper, rates_of, seconds_of
+from ._lanes import LANES, LaneName, cache_reads, check_flex, is_cheaper, rates_of, seconds_of
 from ._native import NativeStrategy
 from ._options import OF_MODEL, split, strategy_with
 from ._run import Source
@@ -130,7 +130,8 @@ def plan(
         deadline: The deadline of the run, seconds or a timedelta.
         rate: How many requests per second can be sent one by one; None: ten. (A run measures it, by sending the first
             eight requests one by one.)
-        store: A store whose earlier batches show how long batches of this model take.
+        store: A store whose earlier batches show how long batches of this model take, and what they read from the
+            provider's prompt cache.
         prices: Your own prices by model name, which take precedence over ``batch_llm.prices``.
         options: Options of the model, if ``strategy`` is a name.
 
@@ -154,7 +155,8 @@ def plan(
             raise ValueError(f"rate must be > 0 (got {rate}); it is a number of requests per second")
     price, left = price_of(made.model, prices), seconds_of(deadline)
     answer, rate = made._longest_answer() or EXPECTED_OUTPUT, rate or USUAL_RATE
-    cached = _Cached(made, answer, price if lane == "auto" and is_cheaper(price) is not False else None)
+    weighed = price if lane == "auto" and is_cheaper(price) is not False else None
+    cached = _Cached(made, answer, weighed, cache_reads(store, made.provider, made.model))
     tokens: list[float] = []
     source = Source(prompts, made, lambda _: None)
     while items := source.read_now(READ):
@@ -182,10 +184,11 @@ class _Cached:
         strategy: Whose requests they are.
         answer: Tokens of an answer.
         price: The price of the model; None: nothing is weighed.
+        reads: What earlier batches have read from the cache, as :func:`cache_reads` says it.
     """
 
-    def __init__(self, strategy: Any, answer: float, price: Price | None) -> None:
-        self._client, self._answer, self._price = strategy._client, answer, price
+    def __init__(self, strategy: Any, answer: float, price: Price | None, reads: tuple[float, float]) -> None:
+        self._client, self._answer, self._price, self._reads = strategy._client, answer, price, reads
         self._rates = rates_of(price) if strategy._client.has_heads else None
         self._written: set[int] = set()
         self.requests, self.usage = 0, Counter[str]()
@@ -197,7 +200,8 @@ class _Cached:
         rest = []
         heads = self._client.heads([prompt for prompt, _ in prompts])
         for head, (_, tokens) in zip(heads, prompts, strict=True):
-            if head is None or not is_cheaper_live(self._rates, tokens, head[1], self._answer, head[4]):
+            size = tokens, 0 if head is None else head[1], self._answer
+            if head is None or not is_cheaper_live(self._rates, size, head[4], self._reads):
                 rest.append(tokens)
                 continue
             # The first one with a head writes it.

@@ -129,6 +129,11 @@ impl Auto {
         }
     }
 
+    /// Whether there is a deadline.
+    pub fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// So many requests there will be.
     pub fn expect(&self, requests: usize) {
         self.expected.fetch_max(requests, Ordering::Relaxed);
@@ -185,7 +190,7 @@ impl Auto {
         let Some((input, output)) = usual.sizes() else { return false };
         let head = f64::from(begins.head.tokens);
         let input = begins.input.unwrap_or(input).max(head);
-        prices.favour_live(&Size { input, head, output, is_marked: begins.head.marked }, usual.hits())
+        prices.favour_live(&Size { input, head, output, is_marked: begins.head.marked }, usual.hits(), terms.reads)
     }
 
     /// Whether it is known what requests to a model use.

@@ -111,13 +111,23 @@ impl Driver {
         loop {
             if self.chunk.stage < Stage::Open {
                 let route = Arc::clone(&self.route);
-                let _turn = tokio::select! {
-                    turn = route.creating.lock() => turn,
-                    () = route.leaves(self.chunk.id), if self.chunk.stage < Stage::Creating => return Err(Stop::Again),
+                let is_certain = self.chunk.stage < Stage::Creating;
+                let turn = async {
+                    // What may be at the provider is looked for in any case.
+                    if is_certain {
+                        route.stall_ends().await;
+                    }
+                    route.creating.lock().await
                 };
-                self.open(sealed.as_ref()).await?;
+                let _turn = tokio::select! {
+                    turn = turn => turn,
+                    () = route.leaves(self.chunk.id), if is_certain => return Err(Stop::Again),
+                };
+                if !self.open(sealed.as_ref()).await? {
+                    continue;
+                }
             }
-            self.route.opened(self.chunk.id, self.chunk.batch.as_deref().unwrap_or_default());
+            self.route.opened(self.chunk.id, self.chunk.batch.as_deref().unwrap_or_default(), self.age());
             if self.route.is_leaving(self.chunk.id) && self.chunk.cancelled.is_none() {
                 self.note(News::Cancelling("deadline")).await?;
                 self.chunk.cancelled = Some("deadline".to_owned());
@@ -128,7 +138,7 @@ impl Driver {
             if let State::Ended(End::Failed) = seen.state
                 && seen.outputs.is_empty()
             {
-                self.route.looked_at(self.chunk.id);
+                self.route.failed(self.chunk.id);
                 self.failed(&seen, sealed.is_some(), &mut resends).await?;
                 continue;
             }
@@ -195,6 +205,7 @@ impl Driver {
                 *sealed = None;
             }
             (last_good, lost_since, warned) = (Instant::now(), None, false);
+            route.seen(self.chunk.id, &seen);
             let has_ended = self.has_ended(&seen);
             if word.as_ref() != Some(&seen.word) || has_ended {
                 self.note(News::Seen { word: seen.word.clone(), done: seen.done }).await?;

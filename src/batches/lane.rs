@@ -11,10 +11,11 @@ use super::chunk::digest;
 use super::costs::Known;
 use super::probing::Probing;
 use super::provider::{Choice, InBatches};
-use super::route::Route;
+use super::route::{Conditions, Route};
 use super::shared::{Counts, Held, Settings, Shared, lock};
+use super::stalls::Stalls;
 pub use super::terms::LaneError;
-use super::terms::{Terms, batchable};
+use super::terms::{Found, Terms, batchable};
 use crate::journal::batches::{self, Chunk, Ledger};
 use crate::journal::error::JournalError;
 use crate::providers::Provider;
@@ -53,15 +54,19 @@ impl Lane {
     /// A provider whose questions take this lane. `costs`: what is known of what batches cost.
     ///
     /// # Errors
-    /// As [`route`](Self::route).
+    /// When its provider has no batches, or another key made some that have not ended.
     pub fn provider(&self, name: &str, client: &Arc<dyn Provider>, costs: Known) -> Result<InBatches, LaneError> {
-        let route = self.route(name, client)?;
+        let found = batchable(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
-            let terms = Terms::of(name, &*route.wire, &route.of.model, costs, Some(&self.shared.ledger))?;
+            let terms = Terms::of(name, &*found.1, found.0.model(), costs, Some(&self.shared.ledger))?;
             let measuring = Probing::new(self.shared.settings.probe && terms.prices.is_some());
             Ok::<_, JournalError>(Choice { auto: Arc::clone(auto), terms, measuring })
         });
         let choice = choice.transpose()?;
+        // Without a deadline nothing is lost by waiting for a batch that does not end.
+        let timed = choice.as_ref().filter(|choice| choice.auto.has_deadline());
+        let stalls = Stalls::new(timed.map(|choice| choice.terms.lengths.late()));
+        let route = self.route(name, found, stalls)?;
         Ok(InBatches::new(route, Arc::clone(client), choice))
     }
 
@@ -97,9 +102,8 @@ impl Lane {
     /// The way of a strategy's questions, and for the batches that earlier runs have left of them.
     ///
     /// # Errors
-    /// When its provider has no batches, or another key made some that have not ended.
-    fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
-        let (client, wire) = batchable(provider, client)?;
+    /// When another key made batches there that have not ended.
+    fn route(&self, provider: &str, (client, wire): Found, stalls: Stalls) -> Result<Arc<Route>, LaneError> {
         let (path, base_url) = (client.path(), client.base_url());
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());
@@ -112,7 +116,8 @@ impl Lane {
         let is_needed = self.shared.settings.probe
             && !self.is_proven.load(Ordering::Relaxed)
             && !self.shared.ledger.has_answers(&of)?;
-        let route = Route::new(Arc::clone(&self.shared), client, wire, of, Probing::new(is_needed));
+        let conditions = Conditions { probing: Probing::new(is_needed), stalls };
+        let route = Route::new(Arc::clone(&self.shared), client, wire, of, conditions);
         route.take_up(chunks)?;
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
@@ -197,6 +202,8 @@ impl Lane {
                 batches: sum.batches + counts.batches,
                 collected: sum.collected + counts.collected,
                 waiting: sum.waiting + counts.waiting,
+                running: sum.running + counts.running,
+                writing: sum.writing + counts.writing,
             }
         })
     }

@@ -4,7 +4,8 @@
 //! is asked becomes a line of an open [`chunk`]; a full chunk is sent by its [`driver`], which writes each step into the
 //! ledger (`crate::journal::batches`) **before** it is taken, so that a program killed at any instant finds its batches
 //! again, and pays for none twice. [`wire`] has the providers' APIs, [`reconcile`] finds a batch whose id was never read,
-//! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; [`probing`] has the first request go by itself; where the run leaves the choice to us,
+//! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; [`stalls`]
+//! says when no more batches are made for a while; [`probing`] has the first request go by itself; where the run leaves the choice to us,
 //! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider, and [`costs`] whether a warm
 //! prompt cache makes up for their price.
 //!
@@ -28,6 +29,7 @@ mod reconcile;
 mod results;
 pub mod route;
 pub mod shared;
+mod stalls;
 pub mod terms;
 #[cfg(test)]
 mod tests;

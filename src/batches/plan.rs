@@ -30,6 +30,9 @@ const NINE_OF_TEN: f64 = 3600.0;
 const STUCK: f64 = 0.05;
 /// How many observed batches the figures above are worth.
 const WEIGHT: f64 = 20.0;
+/// A batch is late when this share has ended of those that end within a day at all.
+const NEARLY_ALL: f64 = 0.95;
+const DAY: f64 = 86_400.0;
 /// The last quantile of the standard normal distribution that is needed: of 0.9.
 const NINETY: f64 = 1.281_551_565_544_6;
 
@@ -53,13 +56,18 @@ impl Lengths {
         seen.retain(|length| length.is_finite());
         seen.sort_by(f64::total_cmp);
         let mut lengths = Self { seen, median: 0.0 };
-        let (mut low, mut high) = (0.0, 86_400.0);
+        lengths.median = lengths.quantile(0.5);
+        lengths
+    }
+
+    /// After how many seconds this share of batches has ended; a day, if not even by then.
+    fn quantile(&self, share: f64) -> f64 {
+        let (mut low, mut high) = (0.0, DAY);
         for _ in 0..40 {
             let middle = (low + high) / 2.0;
-            if lengths.ended_by(middle) < 0.5 { low = middle } else { high = middle }
+            if self.ended_by(middle) < share { low = middle } else { high = middle }
         }
-        lengths.median = high;
-        lengths
+        high
     }
 
     /// The share of batches that have ended after so many seconds.
@@ -72,6 +80,11 @@ impl Lengths {
     /// After how many seconds half of the batches have ended.
     pub fn median(&self) -> f64 {
         self.median
+    }
+
+    /// After how many seconds nearly all batches have ended that end within a day.
+    pub fn late(&self) -> f64 {
+        self.quantile(NEARLY_ALL * self.ended_by(DAY))
     }
 }
 
@@ -271,6 +284,15 @@ mod tests {
         assert!((19_000.0..20_001.0).contains(&slow.median()), "{}", slow.median());
         let fast = Lengths::new(vec![60.0; 50]);
         assert!(fast.median() <= 60.1, "{}", fast.median());
+    }
+
+    #[test]
+    fn a_batch_is_late_when_nearly_all_have_ended_that_end_at_all() {
+        // Of those that are not stuck: 600 s times (3600 / 600) to the power of 1.645 / 1.282.
+        let usual = Lengths::default().late();
+        assert!((usual / 5990.0 - 1.0).abs() < 0.02, "{usual}");
+        let seen = |length: f64| Lengths::new(vec![length; 50]).late();
+        assert!(seen(60.0) < usual && seen(20_000.0) > usual, "{} {}", seen(60.0), seen(20_000.0));
     }
 
     #[test]

@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
 use super::lines::{Answered, Free, Known, Place, Told, Waiter};
 use super::probing::Probing;
 use super::shared::{Counts, Held, Marks, Shared, blocking, lock};
+use super::stalls::Stalls;
 use super::watch::Watch;
-use super::wire::{Finding, Limits, Wire};
+use super::wire::{self, Finding, Limits, Wire};
 use crate::journal::batches::{self, Chunk, Stage};
 use crate::journal::error::JournalError;
 use crate::journal::record::Key;
@@ -55,10 +57,36 @@ pub enum Entered {
     Unfit(String),
 }
 
+/// When batches are made.
+pub(super) struct Conditions {
+    /// Not before one of their requests was answered by itself, where that is needed.
+    pub probing: Probing,
+    /// Nor while one of them makes no progress.
+    pub stalls: Stalls,
+}
+
 /// A chunk on its way.
 struct OnItsWay {
     way: Way,
+    /// How its batch was when it was last looked at.
+    seen: wire::State,
     lines: Vec<Waiter>,
+    /// How many of these somebody waits for.
+    waiting: usize,
+}
+
+impl OnItsWay {
+    fn sending(lines: Vec<Waiter>) -> Self {
+        let waiting = lines.iter().filter(|waiter| waiter.waits()).count();
+        Self { way: Way::Sending, seen: wire::State::Waiting, lines, waiting }
+    }
+
+    /// Whether the provider works on its lines, and whether their results are being written or fetched.
+    fn stands(&self) -> (bool, bool) {
+        let is_writing = self.way == Way::Ending
+            || self.way == Way::Open && matches!(self.seen, wire::State::Writing | wire::State::Ended(_));
+        (self.way == Way::Open && self.seen != wire::State::Waiting && !is_writing, is_writing)
+    }
 }
 
 #[derive(Default)]
@@ -71,6 +99,8 @@ struct State {
     /// Lines of earlier runs.
     known: Known,
     chunks: FxHashMap<i64, OnItsWay>,
+    stalls: Stalls,
+    is_stall_told: bool,
     /// How many wait for lines of these.
     waiting: usize,
     sending: usize,
@@ -98,6 +128,7 @@ pub struct Route {
     /// How batches are looked at, of this route and the others of its account.
     pub(super) watch: Arc<Watch>,
     pub(super) probing: Probing,
+    began: Instant,
     state: Mutex<State>,
     /// The ids of batches, by chunk.
     batches: Mutex<FxHashMap<i64, Arc<str>>>,
@@ -119,7 +150,7 @@ impl Route {
         client: Arc<dyn Batchable>,
         wire: Box<dyn Wire>,
         of: batches::Route,
-        probing: Probing,
+        Conditions { probing, stalls }: Conditions,
     ) -> Arc<Self> {
         let watch = Arc::clone(lock(&shared.watches).entry(of.account).or_default());
         Arc::new(Self {
@@ -129,7 +160,8 @@ impl Route {
             of,
             watch,
             probing,
-            state: Mutex::default(),
+            began: Instant::now(),
+            state: Mutex::new(State { stalls, ..State::default() }),
             batches: Mutex::default(),
             changed: Notify::new(),
             creating: tokio::sync::Mutex::new(()),
@@ -159,7 +191,7 @@ impl Route {
         for chunk in chunks.values().filter(|chunk| chunk.stage != Stage::Settled) {
             let lines = usize::try_from(chunk.lines).unwrap_or(usize::MAX);
             let lines = std::iter::repeat_with(Waiter::default).take(lines).collect();
-            state.chunks.insert(chunk.id, OnItsWay { way: Way::Sending, lines });
+            state.chunks.insert(chunk.id, OnItsWay::sending(lines));
             if chunk.stage == Stage::Open {
                 state.unseen.insert(chunk.id);
             }
@@ -213,7 +245,7 @@ impl Route {
             if free == Free::Open {
                 let (waiter, entered) = self.waiter(deferral, tell, told);
                 state.put(place, waiter);
-                state.waiting += 1;
+                state.waits_in(place.0, 1);
                 return entered;
             }
             state.put(place, Waiter::Gone);
@@ -375,7 +407,7 @@ impl Route {
             let mut state = lock(&route.state);
             state.waiting += waiting.len();
             // Both at once: a chunk that is nowhere for a moment would count as sent.
-            state.chunks.insert(id, OnItsWay { way: Way::Sending, lines: waiting });
+            state.chunks.insert(id, OnItsWay::sending(waiting));
             state.sending -= 1;
             drop(state);
             route.drive(chunk, Start::Sealed(sealed));
@@ -426,6 +458,8 @@ impl Route {
             batches: state.chunks.values().filter(|chunk| chunk.way != Way::Sending).count(),
             collected: state.collected,
             waiting: state.entering.len() + state.waiting,
+            running: state.chunks.values().filter(|chunk| chunk.stands().0).map(|chunk| chunk.waiting).sum(),
+            writing: state.chunks.values().filter(|chunk| chunk.stands().1).map(|chunk| chunk.waiting).sum(),
         }
     }
 }
@@ -434,6 +468,12 @@ impl State {
     /// Who waits for a line of a chunk on its way.
     fn at(&mut self, (chunk, line): Place) -> Option<&mut Waiter> {
         self.chunks.get_mut(&chunk)?.lines.get_mut(line as usize)
+    }
+
+    /// So many more wait for lines of a chunk.
+    fn waits_in(&mut self, chunk: i64, more: usize) {
+        self.waiting += more;
+        self.chunks.entry(chunk).and_modify(|chunk| chunk.waiting += more);
     }
 
     fn put(&mut self, place: Place, waiter: Waiter) {
@@ -469,13 +509,14 @@ impl State {
     fn take_waiting(&mut self, chunk: i64) -> Vec<Waiter> {
         let Some(chunk) = self.chunks.get_mut(&chunk) else { return Vec::new() };
         let waiting: Vec<Waiter> = chunk.lines.iter_mut().filter_map(|waiter| waiter.take(Waiter::Nobody)).collect();
+        chunk.waiting -= waiting.len();
         self.waiting -= waiting.len();
         waiting
     }
 
     /// All items that wait. Their lines stay in their batches.
     fn take_items(&mut self) -> Vec<Deferred> {
-        let (chunks, entering) = (self.chunks.values_mut().flat_map(|chunk| &mut chunk.lines), &mut self.entering);
+        let (chunks, entering) = (self.chunks.values_mut(), &mut self.entering);
         let mut items: Vec<Deferred> = Vec::new();
         let mut take = |waiter: &mut Waiter| match waiter {
             Waiter::Item(deferred) => {
@@ -485,7 +526,12 @@ impl State {
             }
             _ => 0,
         };
-        let taken: usize = chunks.map(&mut take).sum();
+        let mut taken = 0;
+        for chunk in chunks {
+            let of_chunk: usize = chunk.lines.iter_mut().map(&mut take).sum();
+            chunk.waiting -= of_chunk;
+            taken += of_chunk;
+        }
         entering.iter_mut().for_each(|waiter| _ = take(waiter));
         self.waiting -= taken;
         items.sort_unstable_by_key(|deferred| deferred.item);

@@ -63,6 +63,10 @@ pub struct Counts {
     pub collected: usize,
     /// Lines that somebody waits for.
     pub waiting: usize,
+    /// Of these, those in batches that the provider works on.
+    pub running: usize,
+    /// And those whose results are being written by the provider, or fetched.
+    pub writing: usize,
 }
 
 /// What requests have of batches, in numbers, where somebody waits for them.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::costs::{Known, Prices};
+use super::costs::{CacheReads, Known, Prices};
 use super::plan::{self, Lengths, Situation, Why};
 use super::wire::{Wire, wire_of};
 use crate::journal::batches::Ledger;
@@ -38,6 +38,8 @@ pub struct Terms {
     pub is_cheaper: bool,
     /// What tokens cost, where the provider's prompt cache may make up for the price of a batch.
     pub prices: Option<Prices>,
+    /// What earlier ones have read from the provider's prompt cache.
+    pub reads: CacheReads,
     /// How long they take.
     pub lengths: Lengths,
     /// How long a cancelled one takes to end, and its results to be fetched.
@@ -61,6 +63,7 @@ impl Terms {
             model: model.to_owned(),
             is_cheaper: costs.is_cheaper.unwrap_or_else(|| wire.is_cheaper(model)),
             prices: costs.prices.filter(Prices::may_favour_live),
+            reads: reads_of(ledger, provider, model)?,
             lengths: Lengths::new(seen.unwrap_or_default()),
             settling: wire.settling(),
         })
@@ -88,6 +91,16 @@ impl Terms {
         let situation = Situation { left, rate, settle, is_cheaper, in_batches: 0, settling: 0, others: 0 };
         plan::split(requests, &situation, &self.lengths)
     }
+}
+
+/// What batches with a model in a ledger have read from the provider's prompt cache.
+///
+/// # Errors
+/// When the ledger cannot be read.
+fn reads_of(ledger: Option<&Ledger>, provider: &str, model: &str) -> Result<CacheReads, JournalError> {
+    let used = ledger.map(|ledger| ledger.used(provider, model, OBSERVED)).transpose()?.unwrap_or_default();
+    #[allow(clippy::cast_precision_loss)]
+    Ok(CacheReads { input: used.input as f64, cached: used.cached as f64 })
 }
 
 /// What [`batchable`] finds.

@@ -5,6 +5,7 @@ mod caching;
 mod power;
 mod probing;
 mod resuming;
+mod stalling;
 mod watching;
 
 use std::collections::VecDeque;

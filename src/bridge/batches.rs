@@ -14,7 +14,7 @@ use super::journal::{PyOptions, format};
 use super::json;
 use super::runtime::{Process, awaitable, runtime};
 use crate::batches::auto::Wanted;
-use crate::batches::costs::{Known, Prices, Rates, Size};
+use crate::batches::costs::{CacheReads, Known, Prices, Rates, Size};
 use crate::batches::lane::{Lane, LaneError};
 use crate::batches::plan::Why;
 use crate::batches::polling::Polling;
@@ -89,11 +89,12 @@ fn prices(given: GivenRates) -> Prices {
 }
 
 /// Whether a request that uses so much costs less by itself than in a batch, once the provider's prompt cache has what it
-/// and others begin with.
+/// and others begin with. `reads`: the tokens of prompts in earlier batches, and those of them that were read from the cache.
 #[pyfunction]
-pub fn is_cheaper_live(rates: GivenRates, prompt: f64, head: f64, output: f64, is_marked: bool) -> bool {
-    let (prices, size) = (prices(rates), Size { input: prompt.max(head), head, output, is_marked });
-    prices.may_favour_live() && prices.favour_live(&size, 1.0)
+pub fn is_cheaper_live(rates: GivenRates, size: (f64, f64, f64), is_marked: bool, reads: (f64, f64)) -> bool {
+    let (prices, (prompt, head, output)) = (prices(rates), size);
+    let size = Size { input: prompt.max(head), head, output, is_marked };
+    prices.may_favour_live() && prices.favour_live(&size, 1.0, CacheReads { input: reads.0, cached: reads.1 })
 }
 
 /// The batches of one run, in a ledger.
@@ -229,8 +230,16 @@ impl BatchLane {
     /// somebody waits for.
     fn counts(&self) -> PyResult<(usize, usize, usize, usize, usize, usize)> {
         self.process.check()?;
-        let Counts { filling, sending, open, batches, collected, waiting } = self.lane.counts();
+        let Counts { filling, sending, open, batches, collected, waiting, .. } = self.lane.counts();
         Ok((filling, sending, open, batches, collected, waiting))
+    }
+
+    /// Of the lines that somebody waits for, those that no provider works on yet, those that one works on, and those whose
+    /// results are being written or fetched; and the lines that were collected.
+    fn progress(&self) -> PyResult<(usize, usize, usize, usize)> {
+        self.process.check()?;
+        let Counts { collected, waiting, running, writing, .. } = self.lane.counts();
+        Ok((waiting.saturating_sub(running + writing), running, writing, collected))
     }
 }
 

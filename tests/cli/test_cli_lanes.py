@@ -42,6 +42,19 @@ def test_rows_are_answered_in_batches(folder):
     assert (ledger.batch.answers, ledger.live.answers) == (19, 1)
 
 
+def test_a_deadline_decides_what_goes_into_batches(folder):
+    with SimulatedProvider() as provider:
+        far = ask(provider, "--lane", "auto", "--deadline", "8h")
+        in_batches = provider.batches.batch.answers
+        near = ask(provider, "--lane", "auto", "--deadline", "60s", "--store", "near.db", "-o", "near.jsonl")
+        ledger = provider.batches
+    assert "20 of 20 answered" in far.stderr
+    # One shows that such requests are answered, and up to eight how fast that is.
+    assert 11 <= in_batches < 20
+    assert "20 of 20 answered" in near.stderr
+    assert (ledger.batch.answers, ledger.live.answers) == (in_batches, 40 - in_batches)
+
+
 def test_without_a_probe_all_rows_are_in_batches(folder):
     with SimulatedProvider() as provider:
         done = ask(provider, "--lane", "batch", "--no-probe")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from collections import Counter
 
 import pytest
@@ -68,3 +70,27 @@ def test_plans_say_what_the_cache_makes_cheaper():
     # Long answers, of which the cache has nothing.
     long = plan("anthropic:claude-haiku-4-5", PROMPTS, system_prompt=SYSTEM, api_key="key", max_tokens=5000)
     assert [lane.lane for lane in long.lanes] == ["batch"]
+
+
+def test_what_earlier_batches_have_read_decides(tmp_path):
+    """That a third of a prefix is read in batches is a guess; the batches in the store know better."""
+    store = tmp_path / "batch.db"
+    options = {"system_prompt": SYSTEM, "max_tokens": 50}
+    paid(tmp_path, "openai", "batch", batches=FAST, **options)
+
+    def planned():
+        return [
+            (lane.lane, lane.why)
+            for lane in plan("openai:gpt-4.1-mini", more, store=store, api_key="key", **options).lanes
+        ]
+
+    more = [f"more {number}" for number in range(50)]
+    assert planned() == [("live", "cache")], "simulated batches have no hits"
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        database.execute("UPDATE batches SET cached_tokens = input_tokens * 19 / 20")
+    assert planned() == [("batch", "")]
+    with SimulatedProvider(batches=SimulatedBatches(delay=0.1, poll_interval=0.0), prompt_caches=True) as provider:
+        strategy, given = of(provider, "openai", store, lane="auto", batches=PROBED, **options)
+        batch = run(strategy, more, **given)
+    assert reasons(batch)["cache"] == 0
+    assert batch.succeeded == len(more)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from batch_llm import process_prompts, process_stream, run
+from batch_llm._lanes import BatchProgress
 from batch_llm._progress import display as _display
 from batch_llm._progress.display import (
     Lines,
@@ -71,6 +72,14 @@ def test_what_there_is_to_say():
     assert snapshot(rate=0.0).eta is None
     plain = snapshot(failed=0, retrying=0, tokens=0, cost=None)
     assert plain.words() == ["20 in flight"]
+
+
+def test_requests_in_batches_are_told_by_where_they_are():
+    quiet = {"failed": 0, "retrying": 0, "tokens": 0, "cost": None}
+    waiting = snapshot(**quiet, batches=BatchProgress(1_000, 2_000, 0, 5_000), in_flight=3_000)
+    assert waiting.words() == ["3,000 in batches (1,000 queued, 2,000 running)", "5,000 collected"]
+    some_live = snapshot(**quiet, batches=BatchProgress(writing=15))
+    assert some_live.words() == ["15 in batches (15 being written)", "5 in flight"]
 
 
 def test_which_display_there_is(monkeypatch):

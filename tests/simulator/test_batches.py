@@ -78,10 +78,10 @@ def test_openai_uploads_in_parts(provider, opened):
 
 def test_openai_lists_in_pages(provider, opened):
     client, stranger = sdk(opened, provider), sdk(opened, provider, key="other")
-    made = [submit(client, chat_lines(1)).id for _ in range(25)]
-    assert [batch.id for batch in client.batches.list(limit=10)] == made[::-1]
+    made = [submit(client, chat_lines(1)).id for _ in range(250)]
+    assert [batch.id for batch in client.batches.list(limit=20)] == made[::-1]
     page = client.batches.list(limit=10)
-    assert (page.has_more, page.next_page_info().params) == (True, {"after": made[15]})
+    assert (page.has_more, page.next_page_info().params) == (True, {"after": made[-10]})
     assert list(stranger.batches.list()) == []
     openai = pytest.importorskip("openai")
     for call in (stranger.batches.retrieve, stranger.batches.cancel):
@@ -162,9 +162,9 @@ def test_anthropic(provider, opened):
 def test_anthropic_lists_in_pages(provider, opened):
     client = claude(opened, provider)
     made = []
-    for _ in range(25):
+    for _ in range(250):
         made.append(client.messages.batches.create(requests=[{"custom_id": "a", "params": params("x")}]).id)
-    assert [batch.id for batch in client.messages.batches.list(limit=10)] == made[::-1]
+    assert [batch.id for batch in client.messages.batches.list(limit=20)] == made[::-1]
     page = client.messages.batches.list(limit=10, before_id=made[0])
     assert ([batch.id for batch in page.data], page.has_more) == (made[1:11][::-1], True)
     assert list(claude(opened, provider, "other").messages.batches.list()) == []

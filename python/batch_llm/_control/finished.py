@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._core import Journal
+from .._lanes import BatchProgress
 from .._results import ProcessingStats, is_reason
 from ..artifacts import store_at
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError, ControlError
@@ -81,7 +82,9 @@ class FinishedRun:
             "run": self.entry.shown(),
             "state": self.entry.state,
             "elapsed": known.get("elapsed"),
-            "progress": dict.fromkeys(_COUNTS, 0) | {"total_is_final": True} | known.get("progress", {}),
+            "progress": dict.fromkeys(_COUNTS, 0)
+            | {"total_is_final": True, "batches": BatchProgress()._asdict()}
+            | known.get("progress", {}),
             "rate": None,
             "seconds_left": None,
             "forecast": None,

@@ -47,6 +47,7 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate, outlook: Out
     """Return the status of a run that is on."""
     run = control.run
     queued, in_flight, retrying, cooldown, outage, standstill = run.gauges()
+    batches = run.pipeline.batch_progress()
     is_paused, *_, is_stopped = run.steering.state()
     done = stats.processed - stats.not_sent
     speed = rate.now(done)
@@ -74,7 +75,8 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate, outlook: Out
             "requeued": control.requeued,
             "queued": queued,
             "in_flight": in_flight,
-            "in_batches": run.in_batches(),
+            "in_batches": batches.waiting,
+            "batches": batches._asdict(),
             "retrying": retrying,
         },
         "rate": round(speed, 3),

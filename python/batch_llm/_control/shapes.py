@@ -30,6 +30,15 @@ class RunInfo(TypedDict):
     log: str | None
 
 
+class Batches(TypedDict):
+    """Requests in batches, by where they are; ``collected``: whose replies this run has collected."""
+
+    queued: int
+    running: int
+    writing: int
+    collected: int
+
+
 class Progress(TypedDict):
     """How far a run is, in items."""
 
@@ -44,6 +53,7 @@ class Progress(TypedDict):
     queued: int
     in_flight: int
     in_batches: int
+    batches: Batches
     retrying: int
 
 

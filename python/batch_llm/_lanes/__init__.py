@@ -16,15 +16,18 @@ from .choice import (
     rates_of,
     seconds_of,
 )
-from .ticket import BatchTicket, tickets
+from .progress import BatchProgress
+from .ticket import BatchTicket, cache_reads, tickets
 
 __all__ = [
     "LANES",
+    "BatchProgress",
     "BatchSettings",
     "BatchTicket",
     "LaneChoice",
     "LaneName",
     "LaneOptions",
+    "cache_reads",
     "check_flex",
     "is_cheaper",
     "lane_of",

@@ -10,6 +10,8 @@ from .._core import batches_of, format_of
 from ..prices import price_of
 
 ENDED = frozenset({"collected"})
+LATEST = 50
+"""As many batches tell how others will be; as in ``src/batches/terms.rs``."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,24 @@ def tickets(store: str | os.PathLike[str]) -> list[BatchTicket]:
     path = os.fspath(store)
     found = batches_of(path, format_of(path) or "sqlite") if os.path.exists(path) else None
     return [_ticket(one) for one in found or ()]
+
+
+def cache_reads(store: str | os.PathLike[str] | None, provider: str, model: str) -> tuple[float, float]:
+    """Tokens of prompts in the latest batches of a model, and those of them that were read from the provider's cache.
+
+    Args:
+        store: Where the batches are; None: there are none.
+        provider: The provider's name.
+        model: The model.
+
+    Raises:
+        ArtifactError: If the file cannot be read.
+    """
+    path = "" if store is None else os.fspath(store)
+    found = batches_of(path, format_of(path) or "sqlite") if os.path.exists(path) else None
+    theirs = [one for one in found or () if (one["provider"], one["model"]) == (provider, model)]
+    used = [one for one in theirs if one["input_tokens"]][-LATEST:]
+    return sum(one["input_tokens"] for one in used), sum(one["cached_input_tokens"] for one in used)
 
 
 def _cost(one: dict[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import PlainAttempts
 from .._endings import ends_run
+from .._lanes import BatchProgress
 from .._llm import KnownStrategies, KnownStrategy
 from .._results import WorkItemResult
 from .._run import run_settings
@@ -222,9 +223,9 @@ class StrategyPipeline(Pipeline):
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return self._lane is not None and self._lane.waits_in_batches
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
-        return 0 if self._lane is None else self._lane.in_batches()
+    def batch_progress(self) -> BatchProgress:
+        """How far the requests are that wait in batches."""
+        return BatchProgress() if self._lane is None else self._lane.batch_progress()
 
     def sent_live(self) -> dict[str, int]:
         """How many requests were meant for batches and sent one by one, by reason."""
@@ -252,8 +253,7 @@ class StrategyPipeline(Pipeline):
     def take_over(self, flight: Flight, value: Any) -> None:
         """Process an answer of another strategy in the usual way."""
         self.run.flights[flight.index] = flight
-        coroutine = self.answered(flight, value, True)
-        if coroutine is not None:
+        if (coroutine := self.answered(flight, value, True)) is not None:
             self.run.spawn(coroutine, flight)
 
     def unread(self, flight: Flight, error: BaseException) -> None:

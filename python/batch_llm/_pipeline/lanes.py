@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchLane as Batches
-from .._lanes import check_flex, is_cheaper, rates_of
+from .._lanes import BatchProgress, check_flex, is_cheaper, rates_of
 from .._logs import answer, log_event
 from ..errors import ArtifactError, InBatchError
 from ..pools import PoolStrategy
@@ -113,9 +113,9 @@ class Lane:
     def reused(self) -> None:
         """Take note that the store has answers to some items."""
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
-        return 0
+    def batch_progress(self) -> BatchProgress:
+        """How far the requests are that wait in batches."""
+        return BatchProgress()
 
     def sent_live(self) -> dict[str, int]:
         """How many requests were meant for batches and sent one by one, by reason."""
@@ -250,7 +250,7 @@ class BatchLane(Lane):
         if run.is_open or run.closing:
             return False
         queued, in_flight, retrying, *_ = run.gauges()
-        waiting = self.in_batches()
+        waiting = self.batch_progress().waiting
         return queued == 0 and retrying == 0 and waiting > 0 and waiting == in_flight
 
     def _leave(self, run: Run, why: str) -> None:
@@ -263,9 +263,9 @@ class BatchLane(Lane):
         )
         run.end_early(cancel=True, category=InBatchError.category)
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
-        return self._batches.counts()[5]
+    def batch_progress(self) -> BatchProgress:
+        """How far the requests are that wait in batches."""
+        return BatchProgress(*self._batches.progress())
 
     def sent_live(self) -> dict[str, int]:
         """How many requests were meant for batches and sent one by one, by reason."""
@@ -273,7 +273,7 @@ class BatchLane(Lane):
 
     def interrupted(self) -> None:
         """Say what becomes of the batches of a run that is interrupted."""
-        waiting = self.in_batches()
+        waiting = self.batch_progress().waiting
         if waiting:
             answer(
                 "left_in_batches",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._contexts import ContextCheck
 from .._endings import ends_run
 from .._error_text import describe
+from .._lanes import BatchProgress
 from .._llm import paid_now
 from .._logs import Repeated, log_event, logger
 from .._progress import ProgressReporter, Ticker, display_for
@@ -154,9 +155,9 @@ class Pipeline:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return False
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
-        return 0
+    def batch_progress(self) -> BatchProgress:
+        """How far the requests are that wait in batches."""
+        return BatchProgress()
 
     def sent_live(self) -> dict[str, int]:
         """How many requests were meant for batches and sent one by one, by reason."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._lanes import BatchProgress
 from .._logs import logger
 from .._report import rate, seconds, short, until
 from .._results import cause_of
@@ -32,6 +33,7 @@ WINDOW_SECONDS = 10.0
 """The window of the displayed rate, seconds."""
 NOTEBOOK_SECONDS = 0.25
 """How often a notebook's panel is drawn at most."""
+NO_BATCHES = BatchProgress()
 BAR_COLUMNS = 10
 """Minimum width of a bar, characters."""
 WIDE_COLUMNS = 80
@@ -60,7 +62,7 @@ class Snapshot:
     reused: int = 0
     outage: float | None = None
     """How long the provider has been down, seconds."""
-    in_batches: int = 0
+    batches: BatchProgress = NO_BATCHES
     """Requests that wait in batches; they are in flight too."""
     not_sent: int = 0
     standstill: tuple[str, float | None] | None = None
@@ -97,10 +99,10 @@ class Snapshot:
             words.append(f"{self.retrying:,} retrying")
         if self.reused:
             words.append(f"{self.reused:,} reused")
-        if self.in_batches:
-            words.append(f"{self.in_batches:,} in batches")
-        if not self.in_batches or self.in_flight > self.in_batches:
-            words.append(f"{max(self.in_flight - self.in_batches, 0):,} in flight")
+        words += self.batches.words()
+        others = max(self.in_flight - self.batches.waiting, 0)
+        if others or not self.batches.waiting:
+            words.append(f"{others:,} in flight")
         if self.tokens:
             words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
@@ -244,7 +246,7 @@ class Ticker:
             rate=self._rate.after(done),
             reused=stats.replayed,
             outage=outage,
-            in_batches=self._run.in_batches(),
+            batches=self._run.pipeline.batch_progress(),
             standstill=standstill,
             forecast=self._outlook.now() if stats.processed < total else None,
         )

@@ -45,7 +45,7 @@ class Outlook:
         run = self._run
         expected = run.pipeline.expected
         # What waits in batches comes back all at once, when the provider has time.
-        if (expected is None and run.is_open) or run.in_batches():
+        if (expected is None and run.is_open) or run.pipeline.batch_progress().waiting:
             return None
         stats = run.stats()
         rows, (seconds, done, in_work) = run.engine.samples()

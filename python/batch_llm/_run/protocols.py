@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from .._core import Board, Flight, NativeClient, Scope, Timing
     from .._items import LLMWorkItem
+    from .._lanes import BatchProgress
     from .._logs import Repeated
     from .._results import BatchTermination, WorkItemResult
     from .._store import RunStore
@@ -107,8 +108,8 @@ class ItemPipeline(Protocol):
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         ...
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
+    def batch_progress(self) -> BatchProgress:
+        """How far the requests are that wait in batches."""
         ...
 
     def sent_live(self) -> dict[str, int]:

@@ -413,10 +413,6 @@ class Run:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return self.pipeline.waits_in_batches
 
-    def in_batches(self) -> int:
-        """How many requests wait in batches."""
-        return self.pipeline.in_batches()
-
     def interrupted(self) -> None:
         """Report what an interrupt leaves behind."""
         self.pipeline.interrupted()

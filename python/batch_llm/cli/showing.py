@@ -6,6 +6,7 @@ import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._lanes import BatchProgress
 from .._shown import amount
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def progress(found: Any) -> str:
     total = f" of {counts['total']:,}" if counts["total_is_final"] else ""
     state = "ended early" if found["termination"] and found["state"] == "ended" else found["state"]
     words = [f"{state}: {counts['processed'] - (counts['not_sent'] or 0):,}{total} done"]
-    names = ("failed", "not_sent", "reused", "in_flight", "in_batches", "retrying")
+    names = ("failed", "not_sent", "reused", "in_flight", "retrying")
     words += [f"{counts[name]:,} {name.replace('_', ' ')}" for name in names if counts[name]]
+    words += BatchProgress(**counts["batches"]).words()
     if found["rate"]:
         words.append(f"{found['rate']:,.1f}/s")
     if found["seconds_left"]:

@@ -28,13 +28,13 @@ enum Made {
 }
 
 impl Driver {
-    /// Goes on until there is a batch.
-    pub(super) async fn open(&mut self, sealed: Option<&Sealed>) -> Result<(), Stop> {
+    /// Goes on until there is a batch; false: none is to be made for the time being.
+    pub(super) async fn open(&mut self, sealed: Option<&Sealed>) -> Result<bool, Stop> {
         let mut failures = 0;
         loop {
             if self.chunk.stage == Stage::Creating {
                 if self.reconcile().await? {
-                    return Ok(());
+                    return Ok(true);
                 }
                 self.note(News::NotMade).await?;
                 self.chunk.stage = Stage::Uploaded;
@@ -43,11 +43,14 @@ impl Driver {
             if self.route.is_leaving(self.chunk.id) {
                 return Err(Stop::Again);
             }
+            if self.route.is_stalled() {
+                return Ok(false);
+            }
             if self.chunk.stage < Stage::Uploaded {
                 self.upload(sealed).await?;
             }
             match self.create(sealed).await? {
-                Made::Yes(seen) => return self.created(&seen, "reply").await,
+                Made::Yes(seen) => return self.created(&seen, "reply").await.map(|()| true),
                 // The provider may have made it: see above.
                 Made::Unknown => {}
                 Made::No(error) => {

@@ -1,10 +1,12 @@
 //! Where the chunks of a route are, and how its lines are taken back from their batches. Part of the [`Route`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Route, State, Way};
 use crate::batches::lines::Told;
 use crate::batches::shared::lock;
+use crate::batches::wire::Seen;
 use crate::journal::batches::News;
 
 impl Route {
@@ -68,14 +70,55 @@ impl Route {
         }
     }
 
-    /// A chunk is at its provider.
-    pub(in crate::batches) fn opened(&self, chunk: i64, batch: &str) {
+    /// A chunk is at its provider, for so long.
+    pub(in crate::batches) fn opened(&self, chunk: i64, batch: &str, age: Duration) {
         lock(&self.batches).insert(chunk, Arc::from(batch));
+        lock(&self.state).stalls.opened(chunk, self.now() - age.as_secs_f64());
         self.is_at(chunk, Way::Open);
+    }
+
+    /// The provider has said how a chunk's batch is.
+    pub(in crate::batches) fn seen(&self, chunk: i64, seen: &Seen) {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        state.stalls.counted(chunk, seen.done, now);
+        state.chunks.entry(chunk).and_modify(|chunk| chunk.seen = seen.state);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The batch of a chunk has failed as a whole: there is none.
+    pub(in crate::batches) fn failed(&self, chunk: i64) {
+        lock(&self.state).stalls.ended(chunk, self.now());
+        self.is_at(chunk, Way::Sending);
+        self.looked_at(chunk);
+    }
+
+    /// Seconds since this route has begun.
+    fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Whether no batch is made for the time being.
+    pub(in crate::batches) fn is_stalled(&self) -> bool {
+        lock(&self.state).stalls.is_stalled(self.now())
+    }
+
+    /// Waits until batches are made again.
+    pub(in crate::batches) async fn stall_ends(&self) {
+        if self.is_stalled() && !std::mem::replace(&mut lock(&self.state).is_stall_told, true) {
+            self.shared.note(format!(
+                "A batch of {:?} has made no progress for longer than nearly all batches take; no other is created until \
+                 one ends",
+                self.of.model
+            ));
+        }
+        self.wait_until(|state| !state.stalls.is_stalled(self.now())).await;
     }
 
     /// The results of a chunk are being fetched.
     pub(in crate::batches) fn ending(&self, chunk: i64) {
+        lock(&self.state).stalls.ended(chunk, self.now());
         self.is_at(chunk, Way::Ending);
         self.looked_at(chunk);
     }
@@ -91,6 +134,7 @@ impl Route {
     pub(in crate::batches) fn settled(&self, chunk: i64) {
         let mut state = lock(&self.state);
         state.forget(chunk);
+        state.stalls.ended(chunk, self.now());
         state.unseen.remove(&chunk);
         state.leaving.remove(&chunk);
         drop(state);

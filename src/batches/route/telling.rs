@@ -35,6 +35,7 @@ impl Route {
             return;
         };
         state.waiting -= 1;
+        state.chunks.entry(place.0).and_modify(|chunk| chunk.waiting -= 1);
         drop(state);
         if self.tell_one(waiting, told) && is_reply {
             self.give(place);

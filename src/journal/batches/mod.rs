@@ -408,6 +408,21 @@ impl Ledger {
         })
     }
 
+    /// What the latest batches with this model have used, whose lines were taken.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn used(&self, provider: &str, model: &str, most: usize) -> Result<Used, JournalError> {
+        self.with("reading", |database| {
+            let sum = "SELECT coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), \
+                coalesce(sum(cached_tokens), 0) FROM (SELECT * FROM batches WHERE provider = ?1 AND model = ?2 \
+                AND input_tokens > 0 ORDER BY id DESC LIMIT ?3)";
+            database.query_row(sum, params![provider, model, most], |row| {
+                Ok(Used { input: row.get(0)?, output: row.get(1)?, cached: row.get(2)? })
+            })
+        })
+    }
+
     /// Seconds from creation to the end of earlier batches with this model, the latest first.
     ///
     /// # Errors
