@@ -116,6 +116,7 @@ class _File:
         if not self.path:
             raise ValueError("path is empty; name a file, such as 'runs/tagging.db'")
         if "://" not in self.path:
+            _check_home(self.path)
             _check_folder(self.path)
         self._format = format_
 
@@ -126,6 +127,13 @@ class _File:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
+
+
+def _check_home(path: Any) -> None:
+    """Reject ``~/...``, which would create a folder with that name here."""
+    name = os.fsdecode(path)
+    if name.startswith(("~/", "~" + os.sep)) and not os.path.isdir("~"):
+        raise ValueError(f"{name!r}: only shells replace '~'; pass os.path.expanduser({name!r})")
 
 
 def _check_folder(path: Any) -> None:

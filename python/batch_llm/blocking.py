@@ -210,12 +210,22 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._results = results
         self._ready: deque[Result[TAnswer, Any]] = deque()
         self._closed = False
+        self._iterating = threading.Lock()
         results.on_begin = caller.began
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Result[TAnswer, Any]:
+        # Not waited for: the thread that has it would never know that its results are divided.
+        if not self._iterating.acquire(blocking=False):
+            raise RuntimeError("a stream can be iterated by one thread at a time")
+        try:
+            return self._following()
+        finally:
+            self._iterating.release()
+
+    def _following(self) -> Result[TAnswer, Any]:
         if not self._ready:
             if self._closed:
                 raise StopIteration
@@ -300,6 +310,7 @@ class _Caller:
                 "deadlock. Await process_prompts() there instead"
             )
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._serving = threading.Lock()
         self._live: LiveRun | None = None
         self._process = process()
         self._variables = contextvars.copy_context()
@@ -336,12 +347,18 @@ class _Caller:
         if not self.is_here:
             coroutine.close()
             raise _forked()
-        self.submit(coroutine)
+        if not self._serving.acquire(blocking=False):
+            # A stream is closed while another thread waits for its results. That thread reads the source, and the
+            # outcomes in the queue are its own.
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
         try:
+            self.submit(coroutine)
             kind, value = self._wait()
         except BaseException:
             self._abandon()  # a signal's handler has raised it
             raise
+        finally:
+            self._serving.release()
         if kind == "failed":
             raise value
         return value

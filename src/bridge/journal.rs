@@ -431,7 +431,11 @@ impl Cache {
     /// Writes everything and closes the file.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.process.check()?;
-        py.detach(|| self.writer.close()).map_err(|error| journal_error(py, &error))
+        py.detach(|| {
+            self.answers.close();
+            self.writer.close()
+        })
+        .map_err(|error| journal_error(py, &error))
     }
 }
 

@@ -59,7 +59,8 @@ pub enum Entry {
 /// Looks answers up.
 pub struct Answers {
     path: PathBuf,
-    database: Mutex<Connection>,
+    /// `None` once it was closed.
+    database: Mutex<Option<Connection>>,
     ttl: Option<f64>,
     /// How often each request was looked up by this run.
     asked: Mutex<FxHashMap<Key, u32>>,
@@ -79,6 +80,7 @@ impl Answers {
         };
         let since = self.ttl.map_or(f64::MIN, |ttl| now() - ttl);
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = database.as_ref() else { return Ok((sample, None)) };
         let found = database
             .prepare_cached("SELECT body FROM answers WHERE request = ?1 AND sample = ?2 AND made_at > ?3")
             .and_then(|mut query| query.query_row(params![&key.0[..], sample, since], |row| row.get(0)).optional());
@@ -87,6 +89,11 @@ impl Answers {
             found => found,
         };
         found.map(|body| (sample, body)).map_err(|error| JournalError::database(&self.path, "reading", &error))
+    }
+
+    /// Closes the file, for nothing is looked up any more.
+    pub fn close(&self) {
+        drop(self.database.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -115,8 +122,12 @@ pub fn open(path: &Path, bounds: Bounds, options: &Options) -> Result<(CacheFile
         .map_err(failed)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reading = sqlite::connect(path, flags, options.busy_timeout).map_err(failed)?;
-    let answers =
-        Answers { path: path.to_owned(), database: Mutex::new(reading), ttl: bounds.ttl, asked: Mutex::default() };
+    let answers = Answers {
+        path: path.to_owned(),
+        database: Mutex::new(Some(reading)),
+        ttl: bounds.ttl,
+        asked: Mutex::default(),
+    };
     Ok((CacheFile { path: path.to_owned(), database, bounds, size }, answers))
 }
 

@@ -1,10 +1,14 @@
-//! Bodies of replies while they are read: how much memory all of them may take together, and zstd, whose window is
-//! bounded (reqwest's is not).
+//! Bodies of replies while they are read: how much memory all of them may take together, and how they are unpacked
+//! where reqwest does not do so: several encodings, names that it does not know, and zstd, whose window is bounded here
+//! (reqwest's is not).
 
-use std::io::Read;
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::{HeaderMap, header};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// So much all bodies may take that come in more than two parts, bytes.
@@ -70,23 +74,90 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Unpacks zstd, to one byte more than `most` at most. What was unpacked before an error is there too.
+/// An encoding of a body (RFC 9110, section 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// `gzip`, `x-gzip`.
+    Gzip,
+    /// `deflate`: zlib, though some servers send it without zlib's frame.
+    Deflate,
+    /// `br`.
+    Brotli,
+    /// `zstd`.
+    Zstd,
+}
+
+impl Packing {
+    /// Its usual name in headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// How a body is still packed, in the order in which it was. reqwest unpacks `gzip` and `br`, written so and alone, and
+/// takes their header away. A name that is no encoding leaves the body as it is: some servers write `utf-8` there.
+pub fn packings(headers: &HeaderMap) -> Vec<Packing> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    let known = names.filter(|name| !name.is_empty() && name != "identity").map(|name| match name.as_str() {
+        "gzip" | "x-gzip" => Some(Packing::Gzip),
+        "deflate" => Some(Packing::Deflate),
+        "br" => Some(Packing::Brotli),
+        "zstd" => Some(Packing::Zstd),
+        _ => None,
+    });
+    known.collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Unpacks a body, to one byte more than `most` at most. What was unpacked before an error is there too.
 ///
 /// # Errors
-/// When it is none, is cut, or wants a larger window.
-pub fn unpacked(body: &[u8], most: usize) -> (Vec<u8>, std::io::Result<()>) {
+/// When it is not packed so, is cut, or wants a larger window.
+pub fn unpacked(body: &[u8], packings: &[Packing], most: usize) -> (Vec<u8>, io::Result<()>) {
+    let mut out = Cow::Borrowed(body);
+    for packing in packings.iter().rev() {
+        let (unpacked, read) = unpacked_once(&out, *packing, most);
+        if read.is_err() || unpacked.len() > most {
+            return (unpacked, read);
+        }
+        out = Cow::Owned(unpacked);
+    }
+    (out.into_owned(), Ok(()))
+}
+
+fn unpacked_once(body: &[u8], packing: Packing, most: usize) -> (Vec<u8>, io::Result<()>) {
     let mut out = Vec::new();
-    let read = zstd::stream::read::Decoder::with_buffer(body).and_then(|mut decoder| {
-        decoder.window_log_max(WINDOW_LOG)?;
-        decoder.take(most as u64 + 1).read_to_end(&mut out).map(drop)
-    });
-    (out, read)
+    let most = most as u64 + 1;
+    let read = match packing {
+        Packing::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut out),
+        Packing::Deflate if has_zlib_frame(body) => ZlibDecoder::new(body).take(most).read_to_end(&mut out),
+        Packing::Deflate => DeflateDecoder::new(body).take(most).read_to_end(&mut out),
+        Packing::Brotli => brotli::Decompressor::new(body, 4096).take(most).read_to_end(&mut out),
+        Packing::Zstd => zstd::stream::read::Decoder::with_buffer(body).and_then(|mut decoder| {
+            decoder.window_log_max(WINDOW_LOG)?;
+            decoder.take(most).read_to_end(&mut out)
+        }),
+    };
+    (out, read.map(drop))
+}
+
+/// Whether a body begins as RFC 1950 says: the method is deflate, and the check bits are right.
+fn has_zlib_frame(body: &[u8]) -> bool {
+    matches!(body, [method, flags, ..] if method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::sync::Arc;
+
+    const ZSTD: &[Packing] = &[Packing::Zstd];
 
     #[tokio::test(start_paused = true)]
     async fn one_at_a_time_goes_on_when_the_budget_is_used_up() {
@@ -136,13 +207,74 @@ mod tests {
             encoder.finish().unwrap()
         };
         let data = vec![7; 1 << 20];
-        let (out, read) = unpacked(&packed(20, &data), 2 << 20);
+        let (out, read) = unpacked(&packed(20, &data), ZSTD, 2 << 20);
         assert!(read.is_ok() && out == data);
-        assert!(unpacked(&packed(27, &data), 2 << 20).1.is_err(), "a window of 128 MiB");
-        let (out, read) = unpacked(&packed(20, &data), 1000);
+        assert!(unpacked(&packed(27, &data), ZSTD, 2 << 20).1.is_err(), "a window of 128 MiB");
+        let (out, read) = unpacked(&packed(20, &data), ZSTD, 1000);
         assert!(read.is_ok() && out.len() == 1001);
         let whole = packed(20, b"an error that is cut");
-        assert!(unpacked(&whole[..whole.len() - 4], 1000).1.is_err());
-        assert!(unpacked(b"nonsense", 10).1.is_err());
+        assert!(unpacked(&whole[..whole.len() - 4], ZSTD, 1000).1.is_err());
+        assert!(unpacked(b"nonsense", ZSTD, 10).1.is_err());
+    }
+
+    fn named(names: &[&'static str]) -> Vec<Packing> {
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(header::CONTENT_ENCODING, name.parse().unwrap());
+        }
+        packings(&headers)
+    }
+
+    #[test]
+    fn encodings_are_known_by_all_their_names() {
+        use Packing::*;
+        for (names, expected) in [
+            (&[] as &[&str], &[] as &[Packing]),
+            (&["GZip"], &[Gzip]),
+            (&["x-gzip"], &[Gzip]),
+            (&["deflate"], &[Deflate]),
+            (&[" zstd "], &[Zstd]),
+            (&["gzip, br"], &[Gzip, Brotli]),
+            (&["gzip", "identity", "zstd"], &[Gzip, Zstd]),
+            (&["utf-8"], &[]),
+            (&["gzip, rot13"], &[]),
+            (&["", "identity"], &[]),
+        ] {
+            assert_eq!(named(names), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_packed_in_any_way_is_unpacked() {
+        fn gzip(data: &[u8]) -> Vec<u8> {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        let data = b"{\"a\": \"bcdefghijklmnopq\"}".repeat(100);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(&data).unwrap();
+        let zlib = zlib.finish().unwrap();
+        let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        raw.write_all(&data).unwrap();
+        let raw = raw.finish().unwrap();
+        let twice = zstd::encode_all(&gzip(&data)[..], 1).unwrap();
+        let members = [gzip(&data[..50]), gzip(&data[50..])].concat();
+        for (packed, packings) in [
+            (data.clone(), &[] as &[Packing]),
+            (gzip(&data), &[Packing::Gzip]),
+            (members, &[Packing::Gzip]),
+            (zlib.clone(), &[Packing::Deflate]),
+            (raw, &[Packing::Deflate]),
+            (twice, &[Packing::Gzip, Packing::Zstd]),
+        ] {
+            let (out, read) = unpacked(&packed, packings, 1 << 20);
+            assert!(read.is_ok() && out == data, "{packings:?}: {read:?}");
+            if let [first, ..] = packings {
+                assert_eq!(unpacked(&packed, packings, 100).0.len(), 101, "{first:?}");
+                assert!(unpacked(&packed[..packed.len() - 9], packings, 1 << 20).1.is_err(), "{first:?}, cut");
+            }
+        }
+        assert!(unpacked(&data, &[Packing::Brotli], 1 << 20).1.is_err());
     }
 }

@@ -297,7 +297,7 @@ impl Inner {
             vectors(self.language, texts.len(), dimensions, &received.body, &received.headers)?;
         let request_id = status::request_id(&received.headers);
         // One request, one report of limits: the first item passes it on.
-        let mut limits = limits::read(&received.headers, SystemTime::now());
+        let mut limits = limits::read(&received.headers, limits::server_time(&received.headers, SystemTime::now()));
         let shares = shares(total, texts);
         Ok(vectors
             .into_iter()

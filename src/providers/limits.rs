@@ -16,6 +16,8 @@ use crate::engine::measure::{Measure, ReportedLimit};
 const MOST: f64 = 1e15;
 /// A quota of a month is the longest that there is, seconds.
 const LONGEST: f64 = 31.0 * 86_400.0;
+/// A server's clock that differs by no more from ours is right: a reply may take some seconds.
+const CLOCKS_AGREE: Duration = Duration::from_secs(5);
 
 /// What a provider's limits are for, where their headers do not say it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -169,6 +171,16 @@ fn entry(
     &mut found[place].1
 }
 
+/// The server's time, by the `date` of its reply: the instants that it names are of its own clock. Ours, where the two
+/// agree, for it has fractions of seconds.
+pub fn server_time(headers: &HeaderMap, ours: SystemTime) -> SystemTime {
+    let Some(theirs) = text(headers, "date").and_then(|value| httpdate::parse_http_date(value).ok()) else {
+        return ours;
+    };
+    let apart = theirs.duration_since(ours).unwrap_or_else(|error| error.duration());
+    if apart > CLOCKS_AGREE { theirs } else { ours }
+}
+
 /// Seconds to wait from now, as the server says: `retry-after-ms` (milliseconds), else `retry-after` (RFC 9110,
 /// section 10.2.3). `None` when absent, not understood, or not positive.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
@@ -277,6 +289,26 @@ mod tests {
         assert!(one.is_some() && one == account(&[("openai-project", "p1"), ("openai-organization", "acme")]));
         assert_ne!(one, account(&[("openai-organization", "acme"), ("openai-project", "p2")]));
         assert!(account(&[("anthropic-organization-id", "acme")]).is_some());
+    }
+
+    #[test]
+    fn instants_are_of_the_servers_clock() {
+        let later = |seconds: i64| {
+            let instant = if seconds < 0 {
+                noon() - Duration::from_secs(seconds.unsigned_abs())
+            } else {
+                noon() + Duration::from_secs(seconds.unsigned_abs())
+            };
+            httpdate::fmt_http_date(instant)
+        };
+        for (apart, expected) in
+            [(86_400, 20.0), (-86_400, 20.0), (60, 20.0), (-60, 20.0), (3, 23.0), (-3, 17.0), (0, 20.0)]
+        {
+            let headers = headers(&[("date", &later(apart)), ("retry-after", &later(apart + 20))]);
+            assert_eq!(retry_after(&headers, server_time(&headers, noon())), Some(expected), "{apart} s apart");
+        }
+        assert_eq!(server_time(&headers(&[("date", "yesterday")]), noon()), noon());
+        assert_eq!(server_time(&headers(&[]), noon()), noon());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Which addresses are asked without the environment's proxy: `NO_PROXY`, in all forms in which curl, Go and Python
-//! take it.
+//! take it; and which proxy the others go through, for messages.
 //!
 //! The HTTP client has a reading of its own, which knows neither `*` for numbers nor ports
 //! (<https://github.com/seanmonstar/reqwest/issues/2579>). All requests of a strategy go to one origin, so that it can be
@@ -7,9 +7,24 @@
 
 use std::net::IpAddr;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use ipnet::IpNet;
 use reqwest::Url;
 use url::Host;
+
+/// The origin of the proxy for requests to this address, without user and password: `own`, or the environment's, unless
+/// they are not for this server.
+pub fn through(own: Option<&str>, direct: bool, url: &Url) -> Option<String> {
+    let matcher = match own {
+        Some(own) => Matcher::builder().all(own).build(),
+        None if direct => return None,
+        None => Matcher::from_system(),
+    };
+    let proxy = matcher.intercept(&url.as_str().parse().ok()?)?;
+    let uri = proxy.uri();
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{}://{}{port}", uri.scheme_str()?, uri.host()?))
+}
 
 /// Whether the environment wants requests to this address to go without a proxy.
 pub fn is_direct(url: &Url) -> bool {

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
+use reqwest::Url;
 use serde_json::Value;
 
 use super::error::{Category, ProviderError, excerpt};
@@ -24,7 +25,25 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
             text => text,
         };
     }
+    if let ProviderError::Status { message, .. } = &mut error
+        && let Some(address) = moved_to(status, headers)
+    {
+        message.push_str(&format!(
+            "; the server sends this request on to {address}, where its key is not sent: if you trust that address, base_url must have it"
+        ));
+    }
     error
+}
+
+/// Where a redirect leads, without the parts of an address that may have secrets.
+fn moved_to(status: u16, headers: &HeaderMap) -> Option<String> {
+    let location = headers.get(header::LOCATION).filter(|_| (300..400).contains(&status))?.to_str().ok()?;
+    let location = location.split(['?', '#']).next().unwrap_or_default();
+    Some(match Url::parse(location) {
+        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        // A path, or the name of a host that it begins with; a user and a password have an @.
+        Err(_) => location.rsplit('@').next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The name of an error of AWS: `ThrottlingException:http://...`.
@@ -65,7 +84,7 @@ fn reason(status: u16) -> String {
 }
 
 fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderError {
-    let now = SystemTime::now();
+    let now = limits::server_time(headers, SystemTime::now());
     let mut retry_after = limits::retry_after(headers, now).or(said.retry_after);
     let codes: Vec<&str> = said.codes.iter().map(String::as_str).collect();
     let category = classify(status, &codes, &said.message, said.daily);
@@ -288,6 +307,26 @@ mod tests {
             (Category::RateLimit, "HTTP 200: rate_limit_exceeded")
         );
         assert!(instead(br#"{"code": 200, "msg": "ok", "data": {"x": 1}}"#, &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_redirect_says_where_it_leads() {
+        let to = |location: &str| {
+            let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
+            let ProviderError::Status { message, retryable, .. } = read(301, &headers, b"") else { panic!() };
+            assert!(!retryable);
+            message
+        };
+        let said = to("https://user:pass@api.example.com/v1/chat?key=secret#s");
+        assert!(
+            said.contains("Moved Permanently; ") && said.contains(" to https://api.example.com/v1/chat,"),
+            "{said}"
+        );
+        assert!(!said.contains("pass") && !said.contains("secret"), "{said}");
+        assert!(to("/v2/chat?key=secret").contains(" to /v2/chat,"));
+        assert!(to("//user:pass@host/v1").contains(" to host/v1,"));
+        let ProviderError::Status { message, .. } = read(304, &HeaderMap::new(), b"") else { panic!() };
+        assert_eq!(message, "Not Modified");
     }
 
     #[test]

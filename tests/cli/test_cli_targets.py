@@ -127,6 +127,45 @@ def test_a_full_device_is_said(at, provider):
     assert "/dev/full cannot be written: No space left on device" in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout_is_said(at, provider, unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full, command("in.jsonl", stdout=full, env=environment) as process:
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said.startswith("Error: stdout cannot be written: No space left on device"), said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [["models"], ["--help"], ["run", "in.jsonl", "-m", "openai:gpt-5-mini", "--dry-run"]]
+)
+def test_every_command_says_that_stdout_is_full(at, provider, arguments, unbuffered):
+    with open("/dev/full", "wb") as full:
+        line = [sys.executable, "-m", "batch_llm", *arguments]
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.stderr.endswith("Error: the output cannot be written: No space left on device; free some space\n")
+    assert (done.returncode, done.stderr.count("Traceback")) == (1, 0)
+
+
+def test_a_closed_stdin_is_said(at, provider):
+    with command("-", preexec_fn=lambda: os.close(0)) as process:
+        assert process.stderr.read() == "Error: stdin cannot be read: it is closed\n"
+    assert process.returncode == 1
+    assert provider.stats.requests == 0
+
+
+def test_a_working_directory_that_is_gone_is_not_needed(at, provider):
+    (at / "gone").mkdir()
+    line = "import os, runpy; os.rmdir('../gone'); runpy.run_module('batch_llm', run_name='__main__')"
+    arguments = [sys.executable, "-c", line, "run", "-", "-m", "openai:gpt-5-mini", "-q"]
+    done = subprocess.run(arguments, cwd=at / "gone", input='{"prompt": "a"}\n', capture_output=True, text=True)
+    assert (done.returncode, rows_of(done.stdout)) == (0, ["row-1"]), done.stderr
+
+
 # Links
 
 

@@ -23,6 +23,7 @@ from batch_llm import (
     process_prompts,
     process_stream,
     run,
+    stream,
 )
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 
@@ -98,6 +99,15 @@ async def test_a_cache_has_a_size(tmp_path):
     # What was used last is there.
     batch = await process_prompts(strategy, ["199", "0"], cache=path)
     assert {result.item_id: result.reused for result in batch} == {"item_0": "cache", "item_1": None}
+
+
+@pytest.mark.parametrize("kind", ["cache", "store"])
+def test_a_stream_that_is_over_has_its_file_closed(tmp_path, kind):
+    over = stream(Echo(), PROMPTS, **{kind: tmp_path / "it.db"})
+    assert len(list(over)) == 50
+    # The last connection to close it removes the files beside it.
+    assert [path.name for path in tmp_path.iterdir()] == ["it.db"]
+    over.close()
 
 
 async def test_cache_and_store_together(tmp_path):

@@ -15,6 +15,7 @@ from batch_llm import (
     ArtifactIOError,
     JsonlArtifactStore,
     ParallelBatchProcessor,
+    ResponseCache,
     SqliteArtifactStore,
     inspect,
     llm,
@@ -42,6 +43,9 @@ def test_what_makes_no_sense_is_refused_at_once(tmp_path):
     ):
         with pytest.raises(error):
             ParallelBatchProcessor(**options)
+    for kind in (JsonlArtifactStore, SqliteArtifactStore, ResponseCache):
+        with pytest.raises(ValueError, match="only shells replace '~'"):
+            kind("~/a.db")
     for options in ({"busy_timeout_seconds": 0}, {"durability": "some"}):
         with pytest.raises(ValueError, match=r"busy_timeout|some"):
             SqliteArtifactStore("a.db", **options)

@@ -151,6 +151,48 @@ def test_a_stream_can_be_left_closed_and_forgotten():
     del unused
 
 
+class Held:
+    """Answers when it may, in a thread that iterates over a stream of ten prompts."""
+
+    def __init__(self):
+        self.asked, self.may_answer, self.outcome = threading.Event(), asyncio.Event(), None
+        self.stream = stream(self._ask, [str(number) for number in range(10)])
+        self.thread = threading.Thread(target=self._iterate)
+        self.thread.start()
+        assert self.asked.wait(60)
+
+    async def _ask(self, prompt):
+        self.loop = asyncio.get_running_loop()
+        self.asked.set()
+        await self.may_answer.wait()
+        return prompt
+
+    def _iterate(self):
+        try:
+            self.outcome = [result.success for result in self.stream]
+        except BaseException as error:
+            self.outcome = error
+
+    def end(self):
+        self.loop.call_soon_threadsafe(self.may_answer.set)
+        self.thread.join(60)
+        return self.outcome
+
+
+def test_a_second_thread_takes_nothing_from_the_one_that_iterates():
+    held = Held()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="iterated by one thread at a time"):
+            next(held.stream)
+    assert held.end() == [True] * 10
+
+
+def test_another_thread_may_close_a_stream():
+    held = Held()
+    held.stream.close()
+    assert True not in held.end()
+
+
 def test_steering():
     results = stream(Echo(0.001), list(map(str, range(1000))), concurrency=1)
     next(results)

@@ -51,7 +51,8 @@ class Wanted:
 
     def __post_init__(self) -> None:
         self._requests = requests.Strategies(self.make, has_model=self.strategy is not None)
-        self._folder = self.image_root.resolve()
+        # Images alone need it, and the working directory may be gone.
+        self._folder = self.image_root if self.image is None else self.image_root.resolve()
         self.prompt: Template | None = None
         self.of_requests = False
         """Whether rows are requests of the Batch API."""

@@ -219,6 +219,9 @@ class Sink:
         """Return what to raise when rows cannot be written."""
         if isinstance(error, BrokenPipeError):
             return ClosedPipe()
+        if self.is_stream and self.name == "stdout":
+            # What it has buffered fails once more when the interpreter exits, with another exit code.
+            silence_stdout()
         return problem(self.name, error)
 
     def commit(self) -> str | None:
@@ -263,13 +266,13 @@ class _Naming:
 class ClosedPipe(Exception):  # noqa: N818 - nothing is wrong
     """The reader of the output has closed it."""
 
-    @staticmethod
-    def silence() -> None:
-        """Write nothing more to stdout, not even when the interpreter exits."""
-        with contextlib.suppress(OSError, AttributeError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+
+def silence_stdout() -> None:
+    """Write nothing more to stdout, not even when the interpreter exits."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class _Seen:

@@ -243,6 +243,8 @@ class Source:
 
     def _opened(self) -> IO[str]:
         if self.path == "-":
+            if sys.stdin is None:
+                raise click.ClickException("stdin cannot be read: it is closed")
             binary: Any = sys.stdin.buffer
             if not hasattr(binary, "peek"):
                 binary = io.BufferedReader(binary)

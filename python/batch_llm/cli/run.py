@@ -250,8 +250,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     try:
         with provider_of(options):
             code = answer_file(file, model, output, options)
-    except files.ClosedPipe as error:
-        error.silence()
+    except files.ClosedPipe:
+        files.silence_stdout()
         code = CLOSED_PIPE
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)

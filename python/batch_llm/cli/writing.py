@@ -49,7 +49,8 @@ class Text:
 
     def __init__(self, file: BinaryIO, encoding: str = "utf-8", errors: str = "strict", bom: bytes = b"") -> None:
         self._file, self._encoding, self._errors = file, encoding, errors
-        file.write(bom)
+        if bom:
+            file.write(bom)
 
     def write(self, text: str) -> None:
         """Write it."""

@@ -43,7 +43,7 @@ impl Answers {
         received: Received,
     ) -> Result<Reply, ProviderError> {
         let request_id = status::request_id(&received.headers);
-        let limits = limits::read(&received.headers, SystemTime::now());
+        let limits = limits::read(&received.headers, limits::server_time(&received.headers, SystemTime::now()));
         let processing_ms = status::processing_ms(&received.headers);
         let Answer { mut choices, usage, model, extras, .. } = answer;
         let verdicts: Vec<Option<(Category, bool)>> = choices.iter().map(|choice| unusable(options, choice)).collect();

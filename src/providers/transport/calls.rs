@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use reqwest::{Request, Url};
 
-use super::failures::transport_error;
 use super::pool::Open;
 use super::{Received, Transport, limited};
 use crate::providers::call::Content;
@@ -89,7 +88,7 @@ impl Transport {
     async fn next_chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
         let limit = self.options.idle_timeout.unwrap_or(SILENCE);
         let chunk = limited(Some(limit), "the next part of the reply", pin!(response.chunk())).await?;
-        chunk.map_err(|error| transport_error(&error))
+        chunk.map_err(|error| self.failed(&error))
     }
 
     /// Sends a request; a reply with an error status is an error.
@@ -122,7 +121,7 @@ impl Transport {
         let _open = Open::new(&shard.open);
         let sending = pin!(shard.client.execute(request));
         let sent = limited(Some(FIRST_BYTE), "the reply's first byte", sending).await?;
-        let mut response = sent.map_err(|error| transport_error(&error))?;
+        let mut response = sent.map_err(|error| self.failed(&error))?;
         let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
         if code.is_success() {
             return Ok((response, headers));

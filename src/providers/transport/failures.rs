@@ -22,10 +22,29 @@ pub fn was_not_processed(error: &reqwest::Error) -> bool {
     false
 }
 
-/// What a failure of the connection is to the caller.
-pub fn transport_error(error: &reqwest::Error) -> ProviderError {
-    // The origin tells which server it was, and holds neither a password nor a key.
-    let origin = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization()));
+/// "Too many open files", in this process or on this machine: the same numbers on all systems but Windows, which has no
+/// such limit.
+const SHORT_OF_FILES: [i32; 2] = [24, 23];
+
+/// Whether no connection could be opened because this process has as many as it may.
+pub fn is_short_of_files(error: &reqwest::Error) -> bool {
+    let number = cause_of::<io::Error>(error).and_then(io::Error::raw_os_error);
+    cfg!(unix) && error.is_connect() && number.is_some_and(|number| SHORT_OF_FILES.contains(&number))
+}
+
+/// The failure of a request that has waited for another's connection in vain.
+pub fn too_few_files(error: &reqwest::Error) -> ProviderError {
+    let message =
+        format!("{}; raise this process's limit of open files (ulimit -n), or lower the concurrency", describe(error));
+    ProviderError::Connection { message, contact: Contact::None }
+}
+
+/// What a failure of the connection is to the caller. `via`: the origin of the proxy in between.
+pub fn transport_error(error: &reqwest::Error, via: Option<&str>) -> ProviderError {
+    // The origin tells which server it was, and holds neither a password nor a key. Where there was no connection, it may
+    // be the proxy that does not answer, or does not pass on.
+    let via = via.filter(|_| error.is_connect()).map(|via| format!(" through the proxy {via}")).unwrap_or_default();
+    let origin = error.url().map(|url| format!("{}{via}: ", url.origin().ascii_serialization()));
     let remedy = remedy(error).map(|remedy| format!("; {remedy}"));
     let message = format!("{}{}{}", origin.unwrap_or_default(), describe(error), remedy.unwrap_or_default());
     let contact = if error.is_connect() { Contact::None } else { Contact::Lost };

@@ -23,9 +23,10 @@ use reqwest::{Request, Url};
 pub use self::pool::Http2;
 pub use self::pool::{TransportOptions, aside};
 
-use self::failures::{describe, transport_error, was_not_processed};
+use self::failures::{describe, is_short_of_files, too_few_files, transport_error, was_not_processed};
 use self::pool::{Open, Pool};
 use super::auth::Signer;
+use super::bodies::Packing;
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::listener::Listener;
@@ -37,6 +38,10 @@ use crate::engine::seconds;
 const USER_AGENT: &str = concat!("batch-llm/", env!("CARGO_PKG_VERSION"));
 /// How often a request is sent again at once because the server has not looked at it. More is for the engine to decide.
 const MOST_REFUSALS: u32 = 2;
+/// How long a request waits for one of this process's own connections to end, where no more may be opened.
+const FILES_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits at first, and at most, before it looks again.
+const FILES_WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Requests of one strategy, and the connections for them.
 pub struct Transport {
@@ -47,6 +52,8 @@ pub struct Transport {
     pool: Arc<Pool>,
     /// What signs requests that have no key.
     signer: Option<Arc<Signer>>,
+    /// The origin of the proxy that requests go through, for messages.
+    via: Option<String>,
 }
 
 /// A success reply.
@@ -96,7 +103,8 @@ impl Transport {
         whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         whole.extend(request.headers().clone());
         let url = request.url().clone();
-        Ok(Self { options, url, headers: whole, pool, signer: None })
+        let via = proxy::through(options.proxy.as_deref(), options.direct, &url);
+        Ok(Self { options, url, headers: whole, pool, signer: None, via })
     }
 
     /// The same, whose requests are signed where they have no key of their own.
@@ -164,13 +172,19 @@ impl Transport {
     ) -> Result<Received, ProviderError> {
         let mut refusals = 0;
         let mut fresh = None;
+        let mut waited = Duration::ZERO;
         loop {
             let shard = self.pool.next();
             let _open = Open::new(&shard.open);
             let client = fresh.unwrap_or(&shard.client);
             let began = Instant::now();
             let url = stream.as_ref().map_or(&self.url, |stream| stream.url);
-            let sending = pin!(client.execute(self.request(url, body, key)));
+            let mut request = self.request(url, body, key);
+            if stream.is_some() {
+                // What is unpacked part by part: the others have to be there as a whole.
+                request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
+            }
+            let sending = pin!(client.execute(request));
             let limit = self.options.first_byte_timeout.or(stream.as_ref().map(|stream| stream.clocks.first_byte));
             let mut response = match limited(limit, "the reply's first byte", sending).await? {
                 Ok(response) => response,
@@ -185,7 +199,18 @@ impl Transport {
                     fresh = Some(self.pool.unpooled(&shard));
                     continue;
                 }
-                Err(error) => return Err(transport_error(&error)),
+                // Nothing was sent. When one of the other requests ends, its connection serves.
+                Err(error) if is_short_of_files(&error) => {
+                    if waited >= FILES_PATIENCE {
+                        return Err(too_few_files(&error));
+                    }
+                    drop(error);
+                    let wait = waited.clamp(FILES_WAITS.0, FILES_WAITS.1).mul_f64(0.5 + fastrand::f64());
+                    waited += wait;
+                    Box::pin(tokio::time::sleep(wait)).await;
+                    continue;
+                }
+                Err(error) => return Err(self.failed(&error)),
             };
             if response.version() != Version::HTTP_2 {
                 self.pool.answered.on(&response);
@@ -193,21 +218,28 @@ impl Transport {
                 self.pool.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let is_zstd =
-                headers.get(header::CONTENT_ENCODING).is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"zstd"));
-            if let Some(stream) = stream.filter(|_| code.is_success() && !is_zstd) {
+            let packings = bodies::packings(&headers);
+            if let Some(stream) = stream.filter(|_| code.is_success()) {
                 // In a box, for most requests never hold it.
-                return Box::pin(self.read_stream(&mut response, headers, stream, began)).await;
+                return if packings.is_empty() {
+                    Box::pin(self.read_stream(&mut response, headers, stream, began)).await
+                } else {
+                    Box::pin(self.read_packed_stream(&mut response, headers, stream, &packings)).await
+                };
             }
             let body = self.read_body(&mut response, code.is_success()).await;
             return if code.is_success() {
-                let body = if is_zstd { self.unpacked(&body?)? } else { body? };
+                let body = if packings.is_empty() { body? } else { self.unpacked(&body?, &packings)? };
                 Ok(Received { headers, body, first_token: None, is_stopped: false })
             } else {
                 // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
                 // not read to its end is dropped.
                 let body = body.unwrap_or_default();
-                let body = if is_zstd { bodies::unpacked(&body, bodies::LONGEST_ERROR).0.into() } else { body };
+                let body = if packings.is_empty() {
+                    body
+                } else {
+                    bodies::unpacked(&body, &packings, bodies::LONGEST_ERROR).0.into()
+                };
                 if let Some(signer) = &self.signer {
                     signer.note_time(&headers);
                 }
@@ -315,18 +347,11 @@ impl Transport {
                     let body = folded.so_far().unwrap_or_default().into();
                     return Ok(Received { headers, body, first_token, is_stopped: true });
                 }
-                Some(Some(Ok(None))) => match folded.end() {
-                    Some(body) => {
-                        stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
-                        return Ok(Received { headers, body: body.into(), first_token, is_stopped: false });
-                    }
-                    None => {
-                        let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
-                        let message = format!("{origin}: the stream ended before the reply was complete; {last}");
-                        break ProviderError::Connection { message, contact: Contact::Lost };
-                    }
+                Some(Some(Ok(None))) => match self.ended(&mut folded, stream) {
+                    Ok(body) => return Ok(Received { headers, body, first_token, is_stopped: false }),
+                    Err(error) => break error,
                 },
-                Some(Some(Err(error))) => break transport_error(&error),
+                Some(Some(Err(error))) => break self.failed(&error),
                 None => {
                     let message = watch.fired(&folded.last());
                     break ProviderError::Timeout { message, contact: Contact::Some };
@@ -357,6 +382,40 @@ impl Transport {
         Err(error)
     }
 
+    /// Reads a stream in an encoding that is unpacked only as a whole.
+    async fn read_packed_stream(
+        &self,
+        response: &mut reqwest::Response,
+        headers: HeaderMap,
+        stream: &mut Reading<'_>,
+        packings: &[Packing],
+    ) -> Result<Received, ProviderError> {
+        let body = self.unpacked(&self.read_body(response, true).await?, packings)?;
+        let mut folded = Folded::new((stream.fold)(), stream.listener.clone());
+        folded.push(&body);
+        if !folded.has_failed() {
+            stream.listener.iter().for_each(|listener| listener.begin());
+        }
+        match self.ended(&mut folded, stream) {
+            Ok(body) => Ok(Received { headers, body, first_token: None, is_stopped: false }),
+            Err(error) => {
+                stream.so_far = folded.so_far();
+                Err(error)
+            }
+        }
+    }
+
+    /// The body that a stream has come to at its end.
+    fn ended(&self, folded: &mut Folded, stream: &mut Reading<'_>) -> Result<Bytes, ProviderError> {
+        if let Some(body) = folded.end() {
+            stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
+            return Ok(body.into());
+        }
+        let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
+        let message = format!("{origin}: the stream ended before the reply was complete; {last}");
+        Err(ProviderError::Connection { message, contact: Contact::Lost })
+    }
+
     fn too_long(&self, length: usize) -> ProviderError {
         let most = self.options.max_body_bytes;
         ProviderError::Connection {
@@ -365,16 +424,21 @@ impl Transport {
         }
     }
 
-    fn unpacked(&self, body: &[u8]) -> Result<Bytes, ProviderError> {
-        let (unpacked, read) = bodies::unpacked(body, self.options.max_body_bytes);
+    fn failed(&self, error: &reqwest::Error) -> ProviderError {
+        transport_error(error, self.via.as_deref())
+    }
+
+    fn unpacked(&self, body: &[u8], packings: &[Packing]) -> Result<Bytes, ProviderError> {
+        let (unpacked, read) = bodies::unpacked(body, packings, self.options.max_body_bytes);
         if unpacked.len() > self.options.max_body_bytes {
             return Err(self.too_long(unpacked.len()));
         }
         match read {
             Ok(()) => Ok(unpacked.into()),
             Err(error) => {
-                let problem =
-                    format!("{}: the body is not valid zstd: {error}", self.url.origin().ascii_serialization());
+                let origin = self.url.origin().ascii_serialization();
+                let names: Vec<_> = packings.iter().map(|packing| packing.name()).collect();
+                let problem = format!("{origin}: the body is not valid {}: {error}", names.join(", "));
                 Err(ProviderError::Protocol { protocol: "HTTP", problem, excerpt: String::new() })
             }
         }
@@ -382,7 +446,7 @@ impl Transport {
 
     async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
         let chunk = limited(self.options.idle_timeout, "the next part of the reply", pin!(response.chunk())).await?;
-        chunk.map_err(|error| transport_error(&error))
+        chunk.map_err(|error| self.failed(&error))
     }
 }
 
