@@ -169,6 +169,7 @@ class BatchLane(Lane):
         assert store is not None
         assert store._format is not None
         self._store, self._prices = store.path, config.guardrails.prices
+        self._timeout = config.guardrails.batch_timeout
         how = choice.settings._for_extension()
         if choice.lane == "auto":
             how["auto"] = _auto(choice, config)
@@ -222,7 +223,11 @@ class BatchLane(Lane):
         self._watching = run.loop.create_task(self._watch(run), name="batch-llm lane")
 
     async def _watch(self, run: Run) -> None:
-        ends = self._choice.deadline if self._choice.lane == "batch" else None
+        # A batch in flight may take a day: the run's time-out leaves it where it is, as a deadline does.
+        limits = (
+            {self._choice.deadline: "deadline", self._timeout: "batch_timeout"} if self._choice.lane == "batch" else {}
+        )
+        ends = min((limit for limit in limits if limit is not None), default=None)
         end = None if ends is None else run.loop.time() + ends
         try:
             while not run.closing:
@@ -231,7 +236,7 @@ class BatchLane(Lane):
                 if self._choice.lane == "auto":
                     await self._batches.look_at_time()
                 if end is not None and run.loop.time() >= end:
-                    self._leave(run, f"the deadline ({ends:g} s) has passed")
+                    self._leave(run, f"the {limits[ends]} ({ends:g} s) has passed")
                     return
                 if not self._is_complete(run):
                     continue
