@@ -5,6 +5,7 @@ Used by native strategies and by ``conversations``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -12,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
@@ -264,7 +265,7 @@ class Toolbox:
         if self._known and name not in self._known:
             name = self._meant(name, arguments)
         # Models write null for missing values.
-        text = arguments = "{}" if arguments.strip() == "null" else arguments
+        text = arguments = _unwrapped(arguments)
         text = text or "{}"
         known = self._known.get(name)
         try:
@@ -282,8 +283,13 @@ class Toolbox:
         return ToolCall(call_id, name, arguments, value, state)
 
     def _meant(self, name: str, arguments: str) -> str:
-        """Return the tool for an unknown name; Kimi writes ``functions.search:0``."""
-        meant = re.sub(r":\d+$", "", name).removeprefix("functions.")
+        """Return the tool for an unknown name.
+
+        Kimi writes ``functions.search:0``, Gemini ``default_api.search`` or ``default_api:search``, gpt-oss
+        ``search<|channel|>commentary``.
+        """
+        meant = re.sub(r"(:\d+|<\|.*)$", "", name.strip(), flags=re.DOTALL)
+        meant = re.sub(r"^(functions\.|default_api[.:])", "", meant)
         if meant in self._known:
             return meant
         problem = f"there is no tool {name!r}; the tools are {', '.join(self._known)}"
@@ -293,6 +299,19 @@ class Toolbox:
             text=f"{name}({arguments})",
             problem=problem,
         )
+
+
+def _unwrapped(arguments: str) -> str:
+    """Arguments as their object: some servers write null or ``[]`` for none, or the object's JSON in a JSON string."""
+    text = arguments.strip()
+    if text in ("null", "[]", '""'):
+        return "{}"
+    if text.startswith('"{'):
+        with contextlib.suppress(ValueError):
+            inner = json.loads(text)
+            json.loads(inner)
+            return cast("str", inner)
+    return arguments
 
 
 def _is_async(function: Any) -> bool:

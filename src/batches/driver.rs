@@ -175,6 +175,7 @@ impl Driver {
         let mut lost_since = None;
         let mut last_good = Instant::now();
         let mut warned = false;
+        let mut bare = 0;
         let mut word = self.chunk.word.clone();
         loop {
             let seen = match self.next_look(&id, &mut looking).await {
@@ -207,6 +208,16 @@ impl Driver {
             (last_good, lost_since, warned) = (Instant::now(), None, false);
             route.seen(self.chunk.id, &seen);
             let has_ended = self.has_ended(&seen);
+            // Results may be named a moment after the end. Without them, all of it would be asked and paid for again.
+            if has_ended
+                && bare < TRIES
+                && seen.state == State::Ended(End::Done)
+                && route.wire.results(&seen).is_empty()
+            {
+                bare += 1;
+                route.looked_at(self.chunk.id);
+                continue;
+            }
             if word.as_ref() != Some(&seen.word) || has_ended {
                 self.note(News::Seen { word: seen.word.clone(), done: seen.done }).await?;
                 word = Some(seen.word.clone());
@@ -271,15 +282,28 @@ impl Driver {
         Arc::from(self.chunk.batch.as_deref().unwrap_or_default())
     }
 
-    /// Fetches all results, and passes them on as they come.
+    /// Fetches all results, and writes them down. A reply without any of them (an error or a page of a proxy with
+    /// status 200, an empty file) is not the end of it: all of the chunk would be asked and paid for again.
     async fn fetch(&mut self, seen: &Seen) -> Result<(), Stop> {
+        let mut empty = 0;
+        while !self.fetch_once(seen).await? && empty < TRIES {
+            empty += 1;
+            sleep(pause_after(empty)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether there were results, or there are none to be had.
+    async fn fetch_once(&mut self, seen: &Seen) -> Result<bool, Stop> {
         let mut calls = VecDeque::from(self.route.wire.results(seen));
-        let mut failures = 0;
+        let mut is_over = calls.is_empty() || seen.state != State::Ended(End::Done);
+        let begun = Instant::now();
+        let (mut failures, mut warned) = (0, false);
         while let Some(call) = calls.front() {
             let keep = |group: &[Kept]| self.route.shared.ledger.answer(self.chunk.id, group);
             let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &keep);
             let outcome = self.source().read(seen, call.clone(), &mut |line| reader.read(line)).await;
-            reader.finish()?;
+            is_over |= reader.finish()? > 0;
             let why = match outcome {
                 Ok(next) => {
                     calls.pop_front();
@@ -296,13 +320,19 @@ impl Driver {
                 let id = self.batch_id();
                 self.route.shared.note(format!("The results of batch {id} are {why}; its requests are sent again"));
                 calls.pop_front();
-                failures = 0;
+                (failures, is_over) = (0, true);
                 continue;
+            }
+            if begun.elapsed() > WARN_AFTER && !warned {
+                warned = true;
+                let id = self.batch_id();
+                let note = format!("The results of batch {id} could not be fetched for half an hour; still trying");
+                self.route.shared.note(note);
             }
             // What has come is written down; the rest is read with the next try.
             sleep(pause_after(failures)).await;
         }
-        Ok(())
+        Ok(is_over)
     }
 
     fn source(&self) -> Source<'_> {

@@ -1,7 +1,7 @@
 //! Reads the results of batches, which come as lines or as pages. For [`driver`](super::driver).
 
 use super::chunk::line_of;
-use super::wire::{Outcome, Seen, Wire};
+use super::wire::{Outcome, Seen, Wire, read_line};
 use crate::providers::ProviderError;
 use crate::providers::call::{Batchable, Call};
 use crate::providers::error::excerpt;
@@ -46,7 +46,7 @@ impl Source<'_> {
     pub async fn are_of(&self, seen: &Seen, nonce: &str) -> bool {
         let mut ours = false;
         let mut each = |line: &[u8]| {
-            ours |= self.wire.read_line(line).is_some_and(|line| line_of(nonce, &line.custom_id).is_some());
+            ours |= read_line(self.wire, line).is_some_and(|line| line_of(nonce, &line.custom_id).is_some());
         };
         for call in self.wire.results(seen) {
             let mut next = Some(call);
@@ -68,20 +68,23 @@ pub(super) struct Reader<'a, E> {
     keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync),
     group: Vec<Kept>,
     bytes: usize,
+    /// Lines of the chunk that were there.
+    found: usize,
     failure: Option<E>,
 }
 
 impl<'a, E> Reader<'a, E> {
     /// For a chunk with this nonce. After a failure nothing is written down any more.
     pub fn new(wire: &'a dyn Wire, nonce: &'a str, keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync)) -> Self {
-        Self { wire, nonce, keep, group: Vec::new(), bytes: 0, failure: None }
+        Self { wire, nonce, keep, group: Vec::new(), bytes: 0, found: 0, failure: None }
     }
 
     /// Takes a line.
     pub fn read(&mut self, line: &[u8]) {
-        let Some(line) = self.wire.read_line(line) else { return };
+        let Some(line) = read_line(self.wire, line) else { return };
         // Lines of others are none of ours, whatever they are doing here.
         let Some((_, number)) = line_of(self.nonce, &line.custom_id) else { return };
+        self.found += 1;
         let Outcome::Reply(status, body) = line.outcome else { return };
         self.bytes += body.len();
         self.group.push((number, status, body.into()));
@@ -90,13 +93,13 @@ impl<'a, E> Reader<'a, E> {
         }
     }
 
-    /// Has written down what is left.
+    /// Has written down what is left. Returns how many lines of the chunk there were.
     ///
     /// # Errors
     /// The failure, if there was one.
-    pub fn finish(mut self) -> Result<(), E> {
+    pub fn finish(mut self) -> Result<usize, E> {
         self.keep();
-        self.failure.map_or(Ok(()), Err)
+        self.failure.map_or(Ok(self.found), Err)
     }
 
     fn keep(&mut self) {

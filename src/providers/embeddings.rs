@@ -6,6 +6,7 @@
 //! [`super::vectors`] reads replies. In batches each text is a request of its own.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,9 @@ use super::transport::{Received, Transport};
 use super::vectors::{Vectors, vectors};
 use super::{limits, numbers, status};
 
+/// The field with the form of vectors.
+const FORMAT: &str = "encoding_format";
+
 /// Characters per token, for the limit of a pack: few, so that a pack is rather too small than rejected.
 const CHARACTERS_PER_TOKEN: usize = 3;
 
@@ -61,6 +65,10 @@ struct Inner {
     periods: Periods,
     options: Options,
     head: Bytes,
+    /// The same for servers that have no base64; `None`: there is no other way to ask.
+    plain_head: Option<Bytes>,
+    /// Whether the server has none.
+    is_plain: AtomicBool,
     transport: Transport,
     secrets: Secrets,
     limits: PackLimits,
@@ -90,26 +98,31 @@ impl Embedder {
     /// A message that says which argument is wrong. It never holds the key.
     pub fn new(parts: Parts, language: Language, limits: PackLimits) -> Result<Self, String> {
         let options = parts.options;
-        let (path, head) = match language {
+        let (path, head, plain_head) = match language {
             Language::Gemini => {
                 let model = options.model.strip_prefix("models/").unwrap_or(&options.model);
-                (format!("models/{model}:batchEmbedContents"), Map::new())
+                (format!("models/{model}:batchEmbedContents"), Map::new(), None)
             }
             Language::Chat(_) => {
                 let mut fields = Map::new();
                 fields.insert("model".to_owned(), json!(options.model));
-                fields.insert("encoding_format".to_owned(), json!("base64"));
+                fields.insert(FORMAT.to_owned(), json!("base64"));
                 fields.extend(options.dimensions.map(|length| ("dimensions".to_owned(), json!(length))));
-                ("embeddings".to_owned(), options.with_extra(fields))
+                let mut plain = fields.clone();
+                plain.remove(FORMAT);
+                let plain = (!options.extra_body.contains_key(FORMAT)).then(|| options.with_extra(plain));
+                ("embeddings".to_owned(), options.with_extra(fields), plain)
             }
             Language::Anthropic | Language::Bedrock | Language::Vertex => {
                 return Err("this provider has no embeddings here; use another one".to_owned());
             }
         };
         let url = endpoint(&parts.base_url, &path)?;
-        let head = serde_json::to_vec(&head)
-            .map(|head| numbers::with_digits(head).into())
-            .map_err(|error| format!("the request cannot be written: {error}"))?;
+        let written = |head: &Map<String, Value>| {
+            let written = serde_json::to_vec(head).map(|head| Bytes::from(numbers::with_digits(head)));
+            written.map_err(|error| format!("the request cannot be written: {error}"))
+        };
+        let (head, plain_head) = (written(&head)?, plain_head.as_ref().map(written).transpose()?);
         let mut headers = extra_headers(&parts.headers)?;
         let urls = [parts.base_url.as_str(), parts.transport.proxy.as_deref().unwrap_or("")];
         let mut secrets = Secrets::new(parts.keys.values(), &urls, &headers);
@@ -127,6 +140,8 @@ impl Embedder {
             periods,
             options,
             head,
+            plain_head,
+            is_plain: AtomicBool::new(false),
             transport,
             secrets,
             limits,
@@ -211,7 +226,7 @@ impl Inner {
                 Ok(replies) => {
                     search.found_good();
                     for (waiting, reply) in part.into_iter().zip(replies) {
-                        let _ = waiting.tell.send(Ok(reply));
+                        let _ = waiting.tell.send(reply);
                     }
                 }
                 Err(error) => {
@@ -238,7 +253,7 @@ impl Inner {
         &self,
         texts: &mut [Waiting],
         key: Option<&secrecy::SecretString>,
-    ) -> Option<Result<Vec<Reply>, ProviderError>> {
+    ) -> Option<Result<Vec<Answered>, ProviderError>> {
         if texts.is_empty() {
             return None;
         }
@@ -252,17 +267,32 @@ impl Inner {
         }
     }
 
-    async fn request(&self, texts: &[&str], key: Option<&secrecy::SecretString>) -> Result<Vec<Reply>, ProviderError> {
+    async fn request(
+        &self,
+        texts: &[&str],
+        key: Option<&secrecy::SecretString>,
+    ) -> Result<Vec<Answered>, ProviderError> {
         let key = self.keys.header(key).map_err(ProviderError::Request)?;
-        let mut outcome = self.exchange(texts, key.as_ref()).await;
+        let is_plain = self.is_plain.load(Ordering::Relaxed);
+        let mut outcome = self.exchange(texts, is_plain, key.as_ref()).await;
+        if !is_plain && self.plain_head.is_some() && outcome.as_ref().is_err_and(is_about_format) {
+            self.is_plain.store(true, Ordering::Relaxed);
+            outcome = self.exchange(texts, true, key.as_ref()).await;
+        }
         if let Err(error) = &mut outcome {
             self.secrets.remove(error, key.as_ref().map(|key| &key.value));
         }
         outcome
     }
 
-    async fn exchange(&self, texts: &[&str], key: Option<&KeyHeader>) -> Result<Vec<Reply>, ProviderError> {
-        let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
+    async fn exchange(
+        &self,
+        texts: &[&str],
+        is_plain: bool,
+        key: Option<&KeyHeader>,
+    ) -> Result<Vec<Answered>, ProviderError> {
+        let head = self.plain_head.as_ref().filter(|_| is_plain).unwrap_or(&self.head);
+        let mut body = Body::new(head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let mut body = body.finish();
         if matches!(self.language, Language::Gemini) && !self.options.extra_body.is_empty() {
@@ -291,7 +321,7 @@ impl Inner {
         Value::Object(request)
     }
 
-    fn read(&self, texts: &[&str], received: Received) -> Result<Vec<Reply>, ProviderError> {
+    fn read(&self, texts: &[&str], received: Received) -> Result<Vec<Answered>, ProviderError> {
         let dimensions = self.options.dimensions;
         let Vectors { vectors, total, model } =
             vectors(self.language, texts.len(), dimensions, &received.body, &received.headers)?;
@@ -302,13 +332,21 @@ impl Inner {
         Ok(vectors
             .into_iter()
             .zip(shares)
-            .map(|(vector, tokens)| Reply {
-                request_id: request_id.clone(),
-                limits: std::mem::take(&mut limits),
-                ..reply(vector, tokens, model.clone())
+            .map(|(vector, tokens)| {
+                Ok(Reply {
+                    request_id: request_id.clone(),
+                    limits: std::mem::take(&mut limits),
+                    ..reply(vector?, tokens, model.clone())
+                })
             })
             .collect())
     }
+}
+
+/// Whether a server rejects the form of vectors that it was asked for: some have no base64, or not the field.
+fn is_about_format(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Status { status: 400 | 404 | 422 | 500 | 501, message, .. }
+        if message.contains(FORMAT) || message.to_ascii_lowercase().contains("base64"))
 }
 
 /// The reply with a vector.

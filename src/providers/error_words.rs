@@ -161,7 +161,14 @@ const TELLING: &[(Category, &[&str])] = &[
     (Category::Timeout, &["modeltimeoutexception"]),
     (
         Category::Client,
-        &["contextlengthexceeded", "stringabovemaxlength", "1261", "baseresp2013", "servicequotaexceededexception"],
+        &[
+            "contextlengthexceeded",
+            "exceedcontextsizeerror", // llama.cpp
+            "stringabovemaxlength",
+            "1261",
+            "baseresp2013",
+            "servicequotaexceededexception",
+        ],
     ),
 ];
 

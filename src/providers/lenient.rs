@@ -16,6 +16,8 @@ use serde_json::Value;
 enum Scalar<'de> {
     Text(Cow<'de, str>),
     Count(u64),
+    /// Not a whole number.
+    Fraction(f64),
     Flag(bool),
     Other,
 }
@@ -42,11 +44,11 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Scalar<'de>, E> {
-        /// Whole floats up to here are exact.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        let is_count = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        Ok(if is_count { Scalar::Count(number as u64) } else { Scalar::Other })
+        Ok(match rounded(number) {
+            Some(count) if number.fract() == 0.0 => Scalar::Count(count),
+            Some(_) => Scalar::Fraction(number),
+            None => Scalar::Other,
+        })
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
@@ -68,6 +70,14 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scalar<'de>, A::Error> {
         drain_map(map).map(|()| Scalar::Other)
     }
+}
+
+/// The nearest whole number, of floats that are not negative and not too large to be exact.
+fn rounded(number: f64) -> Option<u64> {
+    /// Whole floats up to here are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    (0.0..=EXACT).contains(&number).then(|| number.round() as u64)
 }
 
 fn drain_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
@@ -113,10 +123,13 @@ pub fn code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     })
 }
 
-/// A count: a whole number that is not negative; anything else counts as absent.
+/// A count that is not negative. A fraction, as proxies that average write it, is rounded; a text is read as a number;
+/// anything else counts as absent.
 pub fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Ok(match deserializer.deserialize_any(ScalarVisitor)? {
         Scalar::Count(count) => Some(count),
+        Scalar::Fraction(number) => rounded(number),
+        Scalar::Text(text) => text.trim().parse().ok().or_else(|| rounded(text.trim().parse().ok()?)),
         _ => None,
     })
 }
@@ -304,9 +317,10 @@ mod tests {
             "null",
             "true",
             "-1",
-            "1.5",
+            "-1.5",
             "1e30",
-            "\"12\"",
+            "\"many\"",
+            "\"-1\"",
             "[]",
             "[1, {}]",
             "{}",
@@ -322,7 +336,7 @@ mod tests {
                 assert!(!read(&format!("{{\"thought\": {value}}}")).thought, "{value}");
             }
             let parts = read(&format!("{{\"parts\": {value}}}")).parts;
-            let objects = matches!(value, "[1, {}]" | "{}" | "{\"a\": [null]}" | "\"12\"");
+            let objects = value.starts_with('"') || matches!(value, "[1, {}]" | "{}" | "{\"a\": [null]}");
             assert_eq!(parts, if objects { vec![Reply::default()] } else { vec![] }, "{value}");
             let is_object = value.starts_with('{');
             assert_eq!(read(&format!("{{\"inner\": {value}}}")).inner.is_some(), is_object, "{value}");
@@ -338,6 +352,16 @@ mod tests {
         assert_eq!((reply.name.as_deref(), reply.id.as_deref(), reply.tokens), (Some("é\""), Some("7"), Some(12)));
         assert!(reply.thought && reply.inner.unwrap().tokens == Some(3));
         assert_eq!(reply.parts.iter().map(|part| part.name.as_deref()).collect::<Vec<_>>(), [Some("a"), None, None]);
+    }
+
+    #[test]
+    fn counts_are_read_as_fractions_and_as_texts_too() {
+        for (value, count) in
+            [("14417.92", 14418), ("0.2", 0), ("\"12\"", 12), ("\" 12 \"", 12), ("\"12.0\"", 12), ("\"2.6\"", 3)]
+        {
+            assert_eq!(read(&format!("{{\"tokens\": {value}}}")).tokens, Some(count), "{value}");
+        }
+        assert_eq!(read("{\"id\": 1.5}").id, None);
     }
 
     #[test]

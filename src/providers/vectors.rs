@@ -23,8 +23,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What a reply holds.
 pub struct Vectors {
-    /// One for each text.
-    pub vectors: Vec<Vec<f32>>,
+    /// One for each text, or what is wrong with it: one text's vector must not cost the others theirs.
+    pub vectors: Vec<Result<Vec<f32>, ProviderError>>,
     /// Tokens of all texts; 0: not reported.
     pub total: u64,
     /// The model that made them.
@@ -34,7 +34,7 @@ pub struct Vectors {
 /// Reads the vectors of so many texts, of this length if one was asked for.
 ///
 /// # Errors
-/// When the reply holds an error, or is no list of finite vectors of one length, one for each text.
+/// When the reply holds an error, or is no list of vectors of one length, one for each text, of which any is of use.
 pub fn vectors(
     language: Language,
     texts: usize,
@@ -54,7 +54,7 @@ pub fn vectors(
         }
         total =
             reply.usage_metadata.and_then(|usage| usage.prompt_token_count.or(usage.total_token_count)).unwrap_or(0);
-        Ok(found.into_iter().map(|one| one.values).collect())
+        Ok(found.into_iter().map(|one| one.values.map_or(Ok(Vec::new()), Encoded::decode)).collect())
     } else {
         let reply: OpenAiReply = parse(PROTOCOL, body)?;
         error_of(reply.error, body, headers)?;
@@ -67,19 +67,25 @@ pub fn vectors(
         in_order(texts, reply.data)
     };
     let vectors = vectors.and_then(|vectors| checked(vectors, texts, dimensions));
-    Ok(Vectors { vectors: vectors.map_err(|problem| bad(PROTOCOL, body, problem))?, total, model })
+    let is_wrong = |problem| bad(PROTOCOL, body, problem);
+    let vectors = vectors.map_err(is_wrong)?.into_iter().map(|vector| vector.map_err(is_wrong)).collect();
+    Ok(Vectors { vectors, total, model })
 }
 
+/// A vector, or what is wrong with it.
+type Found = Result<Vec<f32>, String>;
+
 /// Vectors in the order of their texts, which their indexes tell.
-fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Vec<f32>>, String> {
+fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Found>, String> {
     if data.len() != texts {
         return Err(format!("it has {} vectors for {texts} texts", data.len()));
     }
-    let mut found: Vec<Option<Vec<f32>>> = vec![None; texts];
+    let mut found: Vec<Option<Found>> = vec![None; texts];
+    // Where there is one text there is no doubt, and an index that all have tells nothing: some servers write 0.
+    let is_told = data.windows(2).any(|pair| pair[0].index != pair[1].index);
     for (place, one) in data.into_iter().enumerate() {
-        // Where there is one text there is no doubt.
         let index = match one.index {
-            Some(index) if texts > 1 && !index.is_null() => {
+            Some(index) if is_told && !index.is_null() => {
                 let text = index.as_str().map_or_else(|| index.to_string(), str::to_owned);
                 let number = text.trim_end_matches(".0").parse::<usize>();
                 number.map_err(|_| format!("a vector has the invalid index {index}"))?
@@ -89,21 +95,29 @@ fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Vec<f32>>, Stri
         match found.get_mut(index) {
             None => return Err(format!("it has a vector with index {index} for {texts} texts")),
             Some(Some(_)) => return Err(format!("it has two vectors with index {index}")),
-            Some(slot) => *slot = Some(one.embedding.decode()?),
+            Some(slot) => *slot = Some(one.embedding.decode()),
         }
     }
     Ok(found.into_iter().flatten().collect())
 }
 
-fn checked(vectors: Vec<Vec<f32>>, texts: usize, dimensions: Option<u32>) -> Result<Vec<Vec<f32>>, String> {
+fn checked(vectors: Vec<Found>, texts: usize, dimensions: Option<u32>) -> Result<Vec<Found>, String> {
     if vectors.len() != texts {
         return Err(format!("it has {} vectors for {texts} texts", vectors.len()));
     }
-    let length = vectors.first().map_or(0, Vec::len);
-    for (place, vector) in vectors.iter().enumerate() {
-        if vector.is_empty() {
-            return Err(format!("vector {place} is empty"));
+    let usable = |(place, vector): (usize, Found)| match vector {
+        Ok(vector) if vector.is_empty() => Err(format!("vector {place} is empty")),
+        Ok(vector) if vector.iter().any(|number| !number.is_finite()) => {
+            Err(format!("vector {place} has a number that is not finite"))
         }
+        found => found,
+    };
+    let vectors: Vec<Found> = vectors.into_iter().enumerate().map(usable).collect();
+    let Some(length) = vectors.iter().flatten().map(Vec::len).next() else {
+        return Err(vectors.into_iter().find_map(Result::err).unwrap_or_default());
+    };
+    for (place, vector) in vectors.iter().enumerate().filter_map(|(place, vector)| Some((place, vector.as_ref().ok()?)))
+    {
         if let Some(wanted) = dimensions
             && usize::try_from(wanted).is_ok_and(|wanted| wanted != vector.len())
         {
@@ -111,9 +125,6 @@ fn checked(vectors: Vec<Vec<f32>>, texts: usize, dimensions: Option<u32>) -> Res
         }
         if vector.len() != length {
             return Err(format!("vector {place} has {} numbers, but the first has {length}", vector.len()));
-        }
-        if vector.iter().any(|number| !number.is_finite()) {
-            return Err(format!("vector {place} has a number that is not finite"));
         }
     }
     Ok(vectors)
@@ -316,7 +327,7 @@ struct GeminiReply {
 #[derive(Deserialize)]
 struct GeminiVector {
     #[serde(default)]
-    values: Vec<f32>,
+    values: Option<Encoded>,
 }
 
 #[cfg(test)]
@@ -335,18 +346,39 @@ mod tests {
         read("openai", None, reply)
     }
 
+    /// The vectors, or the first error.
+    fn all(found: Result<Vectors, ProviderError>) -> Result<Vec<Vec<f32>>, ProviderError> {
+        found?.vectors.into_iter().collect()
+    }
+
     #[test]
     fn vectors_are_read_in_all_forms() {
         let bytes: Vec<u8> = [1.5f32].iter().flat_map(|number| number.to_le_bytes()).collect();
         for encoded in [json!(STANDARD.encode(&bytes)), json!(STANDARD_NO_PAD.encode(&bytes)), json!([1.5])] {
             let reply = json!({"data": [{"embedding": encoded}, {"embedding": [2]}]});
-            assert_eq!(openai(&reply).unwrap().vectors, [[1.5], [2.0]]);
+            assert_eq!(all(openai(&reply)).unwrap(), [[1.5], [2.0]]);
         }
         let reply = json!({"data": [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}], "model": "m"});
         let found = openai(&reply).unwrap();
-        assert_eq!((found.vectors, found.model.as_deref()), (vec![vec![1.0], vec![2.0]], Some("m")));
+        assert_eq!(found.model.as_deref(), Some("m"));
+        assert_eq!(all(Ok(found)).unwrap(), [[1.0], [2.0]]);
+        let reply = json!({"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [2]}]});
+        assert_eq!(all(openai(&reply)).unwrap(), [[1.0], [2.0]]);
         let reply = json!({"embeddings": [{"values": [1]}, {"values": [2]}]});
-        assert_eq!(read("gemini", Some(1), &reply).unwrap().vectors, [[1.0], [2.0]]);
+        assert_eq!(all(read("gemini", Some(1), &reply)).unwrap(), [[1.0], [2.0]]);
+    }
+
+    #[test]
+    fn a_wrong_vector_costs_the_others_nothing() {
+        for wrong in [json!([1e300]), json!([null]), json!([]), json!("?"), json!("AADAfw=="), Value::Null] {
+            let reply = json!({"data": [{"embedding": wrong}, {"embedding": [2]}]});
+            let found = openai(&reply).unwrap().vectors;
+            assert!(found[0].as_ref().is_err_and(ProviderError::is_retryable), "{wrong}");
+            assert_eq!(found[1].as_ref().ok(), Some(&vec![2.0]), "{wrong}");
+        }
+        let found =
+            read("gemini", None, &json!({"embeddings": [{"values": [null]}, {"values": [2]}]})).unwrap().vectors;
+        assert!(found[0].is_err() && found[1].is_ok());
     }
 
     #[test]
@@ -355,7 +387,8 @@ mod tests {
             (json!({"prompt_tokens": 7, "total_tokens": 7}), 7),
             (json!({"prompt_tokens": 7.0}), 7),
             (json!({"prompt_tokens": null, "total_tokens": 8}), 8),
-            (json!({"prompt_tokens": "7"}), 0),
+            (json!({"prompt_tokens": "7"}), 7),
+            (json!({"prompt_tokens": "many"}), 0),
             (json!({"prompt_tokens": -1}), 0),
             (json!({"prompt_tokens": [null]}), 0),
             (json!([null]), 0),
@@ -383,17 +416,17 @@ mod tests {
             (two(json!([1]), json!("AADAfw==")), "vector 1 has a number that is not finite"),
             (two(json!([1]), json!("AAA=")), "the bytes of a vector are not 32-bit numbers"),
             (two(json!([1]), json!("?")), "not base64"),
-            (indexed(json!(0), json!(0)), "two vectors with index 0"),
+            (indexed(json!(0), json!("0")), "two vectors with index 0"),
             (indexed(json!(0), json!(2)), "a vector with index 2 for 2 texts"),
             (indexed(json!(0), json!(-1)), "a vector has the invalid index -1"),
         ] {
-            let error = openai(&reply).err().unwrap();
+            let error = all(openai(&reply)).err().unwrap();
             assert!(error.is_retryable() && error.category().name() == "invalid_response");
             assert!(error.to_string().contains(says), "{reply}: {error}");
         }
         let error = read("openai", Some(3), &two(json!([1, 2]), json!([1, 2]))).err().unwrap();
         assert!(error.to_string().contains("has 2 numbers, but 3 were requested"), "{error}");
-        let error = read("gemini", None, &json!({"embeddings": [{}, {"values": [1]}]})).err().unwrap();
+        let error = all(read("gemini", None, &json!({"embeddings": [{}, {"values": [1]}]}))).err().unwrap();
         assert!(error.to_string().contains("vector 0 is empty"), "{error}");
     }
 }

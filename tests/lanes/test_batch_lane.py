@@ -93,6 +93,20 @@ def test_wait_false_leaves_all_in_batches_for_the_next_run(tmp_path):
     assert (ledger.calls["create"], ledger.batch.answers, ledger.live.answers) == (1, len(PROMPTS), 0)
 
 
+def test_batch_timeout_leaves_batches_for_the_next_run(tmp_path):
+    config = ProcessorConfig(guardrails=GuardrailConfig(batch_timeout=1.0))
+    with simulated(delay=3600.0) as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        left = run(strategy, PROMPTS, **batched, config=config)
+        assert (left.succeeded, left.termination.kind) == (0, "batch_timeout")
+        assert {result.error_category for result in left.results} == {"batch_deadline_exceeded"}
+        provider.advance(hours=2)
+        batch = run(strategy, PROMPTS, **batched)
+        ledger = provider.batches
+    assert batch.succeeded == len(PROMPTS)
+    assert (ledger.calls["create"], ledger.batch.answers, ledger.live.answers) == (1, len(PROMPTS), 0)
+
+
 def test_the_next_run_may_ask_for_more_or_less(tmp_path):
     store = tmp_path / "run.db"
     with simulated() as provider:

@@ -23,6 +23,7 @@ class Embedder(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.seen.append(body["input"])
+        self.server.body = body
         status, reply = self.server.answer(body["input"])
         reply = json.dumps(reply).encode()
         self.send_response(status)
@@ -75,7 +76,9 @@ def error(message, code=None, status=400):
         (error("no dimensions for this model", "unsupported_parameter", 400), "client_error", 1),
         # No code says so, but pack, halves and single texts are rejected alike.
         (error("This model does not support specifying dimensions."), "client_error", 7),
-        ((422, {"detail": [{"loc": ["body", "encoding_format"], "msg": "not allowed"}]}), "client_error", 7),
+        ((422, {"detail": [{"loc": ["body", "dimensions"], "msg": "not allowed"}]}), "client_error", 7),
+        # The whole pack is sent once more, without the field.
+        ((422, {"detail": [{"loc": ["body", "encoding_format"], "msg": "not allowed"}]}), "client_error", 8),
     ],
 )
 def test_what_concerns_the_request_is_not_looked_for_in_texts(server, reply, category, requests):
@@ -125,8 +128,8 @@ def test_an_error_of_another_kind_ends_the_search(server):
         ([{"embedding": [1.0]}, {"embedding": [1.0, 2.0]}], "vector 0 has 1 numbers, but 2"),
         ([{"embedding": [1.0]}, {"embedding": [1.0]}], "2 were requested"),
         ([{"embedding": []}, {"embedding": []}], "is empty"),
-        ([{"embedding": [1.0, 1e39]}, {"embedding": [1.0, 2.0]}], "not finite"),
-        ([{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}], "two vectors with index 0"),
+        ([{"embedding": [1.0, 1e39]}, {"embedding": [1e39, 2.0]}], "not finite"),
+        ([{"index": 0, "embedding": [1, 2]}, {"index": "0", "embedding": [1, 2]}], "two vectors with index 0"),
         ([{"index": 0, "embedding": [1, 2]}, {"index": 5, "embedding": [1, 2]}], "a vector with index 5"),
         (None, "0 vectors for 2 texts"),
     ],
@@ -151,3 +154,47 @@ def test_odd_usage_costs_no_vector(server, usage):
         assert list(result.output) == [1.0, 2.0]
     server.answer = lambda texts: (200, {**vectors(texts)[1], "usage": {"prompt_tokens": 4.0}})
     assert sum(result.token_usage["input_tokens"] for result in embed(server, ["a", "b"])) == 4
+
+
+@pytest.mark.parametrize("wrong", [None, [], [None, 1.0], [1e300, 1.0], "?"])
+def test_a_text_whose_vector_is_of_no_use_fails_alone(server, wrong):
+    def reply(texts):
+        data = [{"index": at, "embedding": wrong if text == "bad" else [1.0, 2.0]} for at, text in enumerate(texts)]
+        return 200, {"data": data}
+
+    server.answer = reply
+    results = embed(server, ["a", "bad", "b", "c"])
+    assert [result.success for result in results] == [True, False, True, True]
+    assert results[1].error_category == "invalid_response"
+    assert len(server.seen) == 1
+
+
+def test_servers_without_base64_are_asked_for_numbers(server):
+    bodies = []
+
+    def reply(texts):
+        bodies.append(server.body)
+        if "encoding_format" in server.body:
+            return 422, {"detail": [{"loc": ["body", "encoding_format"], "msg": "extra fields not permitted"}]}
+        return vectors(texts)
+
+    server.answer = reply
+    base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    strategy = EmbeddingStrategy("openai-compatible:e", "k", base_url, linger=0.01)
+    for text in "ab":
+        batch, _ = asyncio.run(run(strategy, [text], quick(retry=RetryConfig(1, 0.001))))
+        assert batch.succeeded == 1
+    assert ["encoding_format" in body for body in bodies] == [True, False, False]
+    batch, _ = asyncio.run(
+        run(
+            EmbeddingStrategy("openai-compatible:e", "k", base_url, extra_body={"encoding_format": "float"}),
+            ["a"],
+            quick(retry=RetryConfig(1, 0.001)),
+        )
+    )
+    assert (batch.failed, len(bodies)) == (1, 4)
+
+
+def test_an_index_that_all_vectors_have_tells_nothing(server):
+    server.answer = lambda texts: (200, {"data": [{"index": 0, "embedding": [float(len(text))]} for text in texts]})
+    assert [list(result.output) for result in embed(server, ["a", "bbb", "cc"])] == [[1.0], [3.0], [2.0]]

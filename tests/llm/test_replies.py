@@ -59,13 +59,6 @@ def test_odd_metadata_does_not_cost_the_answer(server, dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_counts_that_are_none_count_as_unknown(server, dialect):
-    first, second = COUNTS[dialect]
-    result = server.one(answer(dialect, **{USAGE[dialect]: {first: 12, second: 14417.92}}), dialect)
-    assert (result.token_usage["input_tokens"], result.token_usage["output_tokens"]) == (12, 0)
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
 def test_null_lists_are_empty_lists(server, dialect):
     reply = answer(dialect)
     part = {

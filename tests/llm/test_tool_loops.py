@@ -307,15 +307,33 @@ def test_a_call_of_a_tool_that_is_not_there_is_requested_again(server):
     assert "there is no tool 'other'; the tools are f" in json.dumps(server.bodies[1])
 
 
-@pytest.mark.parametrize("name", ["functions.f", "functions.f:0", "f:3"])
-def test_names_as_kimi_writes_them_are_known(server, name):
+NAMES = ["functions.f", "functions.f:0", "f:3", " f\n", "f<|channel|>commentary", "default_api.f", "default_api:f"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_as_models_write_them_are_known(server, name):
     result = server.one(answer("chat", "", [("c", name, '{"x": 1}')]), tools=TOOLS)
     assert (result.tool_calls[0].name, result.tool_calls[0].value, len(server.bodies)) == ("f", {"x": 1}, 1)
 
 
-def test_arguments_may_be_null(server):
-    result = server.one(answer("chat", "", [("c", "f", "null")]), tools=[Tool("f", "d")])
+@pytest.mark.parametrize("name", ["default_api", "functions.", "<|channel|>f", "g.f"])
+def test_other_names_are_not(server, name):
+    result = server.one(answer("chat", "", [("c", name, '{"x": 1}')]), tools=TOOLS)
+    assert result.error_category == "structured_output_validation_error"
+
+
+@pytest.mark.parametrize("nothing", ["null", "[]", '""', " [] "])
+def test_arguments_may_be_nothing(server, nothing):
+    result = server.one(answer("chat", "", [("c", "f", nothing)]), tools=[Tool("f", "d")])
     assert (result.tool_calls[0].arguments, result.tool_calls[0].value, len(server.bodies)) == ("{}", {}, 1)
+
+
+def test_arguments_may_be_json_in_a_string(server):
+    result = server.one(answer("chat", "", [("c", "f", json.dumps('{"x": 1}'))]), tools=TOOLS)
+    assert (result.tool_calls[0].arguments, result.tool_calls[0].value) == ('{"x": 1}', {"x": 1})
+    assert len(server.bodies) == 1
+    broken = server.one(answer("chat", "", [("c", "f", json.dumps('{"x": 1'))]), tools=[Tool("f", "d")])
+    assert broken.error_category == "structured_output_validation_error"
 
 
 def test_integers_and_the_order_of_arguments_are_kept(server):

@@ -69,6 +69,12 @@ pub fn line<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
     serde_json::from_slice(line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)).ok()
 }
 
+/// The same line as strict JSON, where a server has written something else: NaN, control characters, bytes that are not
+/// UTF-8. `None`: it is no JSON at all.
+pub fn mended(line: &[u8]) -> Option<Box<RawValue>> {
+    json::read(line).ok()
+}
+
 /// A part of a line, as it was written; null, or missing: nothing.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
@@ -131,7 +137,14 @@ pub struct Page {
 
 /// Reads a page of results, and passes on each of those in the list, as a line would be. `None`: it cannot be read.
 pub fn read_page(body: &[u8], list: &str, each: &mut dyn FnMut(&[u8])) -> Option<Page> {
-    let fields = self::line::<BTreeMap<String, &RawValue>>(body)?;
+    let proper;
+    let fields = match self::line::<BTreeMap<String, &RawValue>>(body) {
+        Some(fields) => fields,
+        None => {
+            proper = mended(body)?;
+            self::line(proper.get().as_bytes())?
+        }
+    };
     let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
     let results: Option<Vec<&RawValue>> = fields.get(list).and_then(|list| serde_json::from_str(list.get()).ok());
     results.iter().flatten().for_each(|result| each(result.get().as_bytes()));

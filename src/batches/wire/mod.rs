@@ -15,7 +15,7 @@ mod shape;
 mod tests;
 mod xai;
 
-pub use shape::{End, Finding, Frame, Limits, Outcome, Problem, Sealed, Seen, State, Upload, Wire};
+pub use shape::{End, Finding, Frame, Limits, Outcome, Problem, Sealed, Seen, State, Upload, Wire, read_line};
 
 /// The batch API of a provider, by its name in the table, for requests that would go to this path below the base URL.
 /// Servers that imitate OpenAI rarely have batches: those with a row of their own (vLLM, Ollama) are not asked.

@@ -163,6 +163,11 @@ impl Frame {
     }
 }
 
+/// Reads a line as the provider's [`Wire`] does, also one that is not strict JSON: it is paid for.
+pub fn read_line(wire: &dyn Wire, line: &[u8]) -> Option<Line> {
+    wire.read_line(line).or_else(|| wire.read_line(fields::mended(line)?.get().as_bytes()))
+}
+
 /// The batch API of a provider.
 pub trait Wire: Send + Sync + 'static {
     /// What a batch may hold.

@@ -148,7 +148,11 @@ impl Dialect for Chat {
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
-        let completion: Completion = parse(PROTOCOL, body)?;
+        let mut completion: Completion = parse(PROTOCOL, body)?;
+        // Samples may come in the order in which they were done.
+        completion.choices.sort_by_key(|sample| sample.index.unwrap_or(0));
+        let groq = completion.x_groq.take().and_then(|groq| groq.usage);
+        completion.usage = completion.usage.or(groq);
         let error = error_of(completion.error, body, headers).err();
         let answers = completion.choices.iter().any(Sample::answers);
         if let Some(error) = error.filter(|error| !answers || error.says_what()) {
@@ -194,7 +198,8 @@ impl Dialect for Chat {
 
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         let completion: Completion = parse(PROTOCOL, body).ok()?;
-        RawValue::from_string(completion.choices.into_iter().next()?.thoughts()?.into()).ok()
+        let first = completion.choices.into_iter().min_by_key(|sample| sample.index.unwrap_or(0));
+        RawValue::from_string(first?.thoughts()?.into()).ok()
     }
 }
 

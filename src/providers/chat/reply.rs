@@ -31,14 +31,28 @@ pub struct Completion {
     /// Who answered behind a gateway.
     #[serde(default, deserialize_with = "lenient::text")]
     pub provider: Option<String>,
+    /// Groq's own field, in which streams have their usage.
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub x_groq: Option<Groq>,
     /// Some gateways send an error object with status 200.
     #[serde(default, deserialize_with = "lenient::error")]
     pub error: Option<Value>,
 }
 
+/// What Groq tells besides.
+#[derive(Deserialize)]
+pub struct Groq {
+    /// What the reply cost.
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub usage: Option<Counts>,
+}
+
 /// One sample.
 #[derive(Deserialize)]
 pub struct Sample {
+    /// Its place among the samples.
+    #[serde(default, deserialize_with = "lenient::count")]
+    pub index: Option<u64>,
     #[serde(default, deserialize_with = "lenient::object")]
     message: Option<Spoke>,
     /// Completions of old give a text.
@@ -73,6 +87,15 @@ struct Spoke {
     /// The form before `tool_calls`.
     #[serde(default, deserialize_with = "lenient::object")]
     function_call: Option<Function>,
+    /// Words that were spoken.
+    #[serde(default, deserialize_with = "lenient::object")]
+    audio: Option<Audio>,
+}
+
+#[derive(Deserialize)]
+struct Audio {
+    #[serde(default, deserialize_with = "lenient::text")]
+    transcript: Option<String>,
 }
 
 /// A text, or (Mistral's reasoning models) a list of parts with words and thoughts; or JSON that a server has already
@@ -283,6 +306,7 @@ impl From<Sample> for Choice {
         });
         let tool_calls: Vec<ToolCall> = calls.collect();
         let Spoken { text, thoughts, parts } = message.content;
+        let transcript = message.audio.and_then(|audio| audio.transcript);
         let reasoning = [&message.reasoning, &message.reasoning_content, &thoughts];
         let reasoning = reasoning.into_iter().flatten().find(|text| !text.is_empty()).cloned();
         let turn = (!tool_calls.is_empty())
@@ -305,7 +329,7 @@ impl From<Sample> for Choice {
             finish => finish,
         };
         Self {
-            text: if text.is_empty() { sample.text.unwrap_or(text) } else { text },
+            text: if text.is_empty() { sample.text.or(transcript).unwrap_or(text) } else { text },
             finish,
             native_finish: sample.native_finish_reason.or(sample.finish_reason).filter(|word| word != finish.name()),
             refusal: message.refusal,

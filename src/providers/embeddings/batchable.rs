@@ -22,7 +22,7 @@ impl OfAccount for Embedder {
         let found = vectors(self.0.language, 1, self.0.options.dimensions, &body, &HeaderMap::new())?;
         let Vectors { mut vectors, total, model } = found;
         // One text, one vector: that was checked.
-        Ok(reply(vectors.pop().unwrap_or_default(), total, model))
+        Ok(reply(vectors.pop().transpose()?.unwrap_or_default(), total, model))
     }
 
     fn model(&self) -> &str {

@@ -127,7 +127,8 @@ impl Dialect for Gemini {
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
-        let reply: Reply = parse(PROTOCOL, body)?;
+        let mut reply: Reply = parse(PROTOCOL, body)?;
+        reply.candidates.sort_by_key(|candidate| candidate.index.unwrap_or(0));
         error_of(reply.error, body, headers)?;
         let blocked =
             reply.prompt_feedback.and_then(|feedback| feedback.block_reason).filter(|reason| !reason.is_empty());
@@ -168,7 +169,7 @@ impl Dialect for Gemini {
 
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         let reply: Reply = parse(PROTOCOL, body).ok()?;
-        reply.candidates.into_iter().next()?.parts()
+        reply.candidates.into_iter().min_by_key(|candidate| candidate.index.unwrap_or(0))?.parts()
     }
 }
 

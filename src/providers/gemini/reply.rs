@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::names::MADE_UP;
 use crate::providers::lenient;
-use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall};
+use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall, arguments};
 
 /// A whole reply.
 #[derive(Deserialize)]
@@ -38,6 +38,9 @@ pub struct Feedback {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
+    /// Its place among the samples.
+    #[serde(default, deserialize_with = "lenient::count")]
+    pub index: Option<u64>,
     #[serde(default, deserialize_with = "lenient::object")]
     content: Option<Spoken>,
     #[serde(default, deserialize_with = "lenient::text")]
@@ -193,9 +196,4 @@ impl From<Counts> for TokenUsage {
             reasoning,
         }
     }
-}
-
-/// The arguments of a call as text.
-pub fn arguments(args: Option<Box<RawValue>>) -> String {
-    args.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned())
 }

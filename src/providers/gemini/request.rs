@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::names::{MADE_UP, NAME, PROTOCOL};
-use super::reply::{List, Piece, arguments};
+use super::reply::{List, Piece};
 use crate::providers::prompt::{Content as PromptContent, Part as PromptPart, Role, Turn};
-use crate::providers::reply::ToolCall;
+use crate::providers::reply::{ToolCall, arguments};
 use crate::providers::shared::{SharedText, Text};
 use crate::providers::shown::Quoted;
 use crate::providers::state::{Kind, Written, replay, turn_of};

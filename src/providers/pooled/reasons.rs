@@ -32,8 +32,13 @@ fn is_too_long(error: &ProviderError) -> bool {
 }
 
 fn says_too_long(code: Option<&str>, message: &str) -> bool {
-    const CODES: [&str; 3] = ["context_length_exceeded", "string_above_max_length", "model_max_prompt_tokens_exceeded"];
-    const WORDS: [&str; 7] = [
+    const CODES: [&str; 4] = [
+        "context_length_exceeded",
+        "string_above_max_length",
+        "model_max_prompt_tokens_exceeded",
+        "exceed_context_size_error", // llama.cpp
+    ];
+    const WORDS: [&str; 8] = [
         "context length",
         "context window",
         "prompt is too long",
@@ -41,6 +46,7 @@ fn says_too_long(code: Option<&str>, message: &str) -> bool {
         "input is too long",
         "exceeds the maximum number of tokens",
         "longer than the model",
+        "available context size", // llama.cpp
     ];
     if code.is_some_and(|code| CODES.contains(&code)) {
         return true;

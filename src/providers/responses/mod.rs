@@ -145,9 +145,12 @@ impl Dialect for Responses {
         let mut thoughts: Vec<String> = Vec::new();
         let mut malformed = false;
         let has_state = response.output.iter().any(|item| !matches!(item.kind(), "message" | "function_call"));
+        // What a model says on its way to an answer is none.
+        let has_answer = response.output.iter().any(|item| item.phase.as_deref() == Some("final_answer"));
         // Every message counts, not only the first output.
         for item in response.output {
             match item.kind() {
+                "message" if has_answer && item.phase.as_deref() == Some("commentary") => {}
                 "message" => {
                     for part in item.content {
                         texts.extend(part.text);

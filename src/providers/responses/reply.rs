@@ -41,6 +41,9 @@ pub struct OutputItem {
     pub kind: Option<String>,
     #[serde(default, deserialize_with = "lenient::code")]
     pub id: Option<String>,
+    /// Whether a message is what the model says on its way, or its answer.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub phase: Option<String>,
     #[serde(default, deserialize_with = "lenient::list")]
     pub content: Vec<OutputPart>,
     #[serde(default, deserialize_with = "lenient::list")]

@@ -52,9 +52,8 @@ impl Fold for AnthropicFold {
             }
             "content_block_delta" => {
                 let index = fields.place("index").unwrap_or(0);
-                let block = self.blocks.iter_mut().rev().find(|block| block.index == index);
-                if let (Some(block), Some(delta)) = (block, fields.get("delta")) {
-                    block.add(&Fields::of(delta));
+                if let Some(delta) = fields.get("delta") {
+                    self.add(index, &Fields::of(delta));
                 }
                 Step::Progress
             }
@@ -65,8 +64,7 @@ impl Fold for AnthropicFold {
                     self.message.update(&delta);
                 }
                 if let Some(usage) = fields.get("usage") {
-                    // Totals, not differences.
-                    self.usage.update(&Fields::of(usage));
+                    self.count(&Fields::of(usage));
                 }
                 Step::Progress
             }
@@ -117,6 +115,30 @@ impl Fold for AnthropicFold {
 }
 
 impl AnthropicFold {
+    /// Adds to a block. Gateways leave out its start.
+    fn add(&mut self, index: usize, delta: &Fields<'_>) {
+        let begun = self.blocks.iter().rposition(|block| block.index == index);
+        let place = begun.or_else(|| {
+            let kind = ["text", "thinking"].into_iter().find(|kind| delta.get(kind).is_some())?;
+            let mut block = Block { index, ..Block::default() };
+            block.fields.set("type", quoted(kind));
+            self.blocks.push(block);
+            Some(self.blocks.len() - 1)
+        });
+        if let Some(block) = place.and_then(|place| self.blocks.get_mut(place)) {
+            block.add(delta);
+        }
+    }
+
+    /// Takes counts: totals, not differences. Gateways write 0 for what they know at the start or at the end alone.
+    fn count(&mut self, counts: &Fields<'_>) {
+        for (name, count) in &counts.0 {
+            if !self.usage.has(name) || !(fields::is_null(count) || count.get() == "0") {
+                self.usage.set(name, count.get());
+            }
+        }
+    }
+
     /// The pattern of an event that adds to the only text of a block.
     fn pattern(&self, data: &str, fields: &Fields<'_>) -> Option<Pattern<usize>> {
         let delta = Fields::of(fields.get("delta").filter(|_| fields.text("type").is_some_and(|kind| kind == DELTA))?);

@@ -1,5 +1,8 @@
 //! Requests that ask no question: see [`Call`](super::super::call::Call). They are never sent twice by themselves: what
 //! makes something at the provider could make it twice.
+//!
+//! Redirects of a GET are followed: some providers have the contents of files elsewhere, at an address that is signed.
+//! Another origin than the provider's gets no key and none of the usual headers.
 
 use std::pin::pin;
 
@@ -18,6 +21,8 @@ use crate::providers::{bodies, status};
 const FIRST_BYTE: f64 = 600.0;
 /// How long a reply may be silent, seconds.
 const SILENCE: f64 = 120.0;
+/// How many redirects are followed.
+const REDIRECTS: u32 = 3;
 
 impl Transport {
     /// Sends a request with these headers beside the usual ones, and reads the reply.
@@ -116,12 +121,19 @@ impl Transport {
             };
             signed.key.put_on(request.headers_mut());
         }
+        let again = (request.method() == Method::GET).then(|| (request.url().clone(), request.headers().clone()));
         *request.body_mut() = Some(body.into());
         let shard = self.pool.next();
         let _open = Open::new(&shard.open);
         let sending = pin!(shard.client.execute(request));
         let sent = limited(Some(FIRST_BYTE), "the reply's first byte", sending).await?;
         let mut response = sent.map_err(|error| self.failed(&error))?;
+        for _ in 0..REDIRECTS {
+            let Some(request) = redirected(again.as_ref(), &response) else { break };
+            let sending = pin!(shard.client.execute(request));
+            let sent = limited(Some(FIRST_BYTE), "the reply's first byte", sending).await?;
+            response = sent.map_err(|error| self.failed(&error))?;
+        }
         let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
         if code.is_success() {
             return Ok((response, headers));
@@ -135,4 +147,23 @@ impl Transport {
         body.truncate(bodies::LONGEST_ERROR);
         Err(status::read(code.as_u16(), &headers, &body))
     }
+}
+
+/// The request that a redirect of a GET with this address and these headers asks for; `None`: it is none, or it leads
+/// to where nothing is sent.
+fn redirected(get: Option<&(Url, HeaderMap)>, response: &reqwest::Response) -> Option<Request> {
+    let (first, headers) = get?;
+    let place = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection())?;
+    let url = response.url().join(place.to_str().ok()?).ok()?;
+    // Never from TLS to cleartext.
+    if !matches!((response.url().scheme(), url.scheme()), (_, "https") | ("http", "http")) {
+        return None;
+    }
+    let mut request = Request::new(Method::GET, url);
+    if request.url().origin() == first.origin() {
+        *request.headers_mut() = headers.clone();
+    } else {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
+    }
+    Some(request)
 }

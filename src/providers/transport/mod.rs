@@ -84,9 +84,9 @@ pub struct Reading<'a> {
 }
 impl Transport {
     /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's
-    /// trust store; proxies come from the usual environment variables; redirects are not followed: no API sends any, and
-    /// a key must not travel along. A user and a password in `url` become a header (RFC 7617), if there is none with a
-    /// key.
+    /// trust store; proxies come from the usual environment variables; redirects of questions
+    /// are not followed: no API sends any, and a key must not travel along. A user and a password in `url` become a header
+    /// (RFC 7617), if there is none with a key.
     ///
     /// # Errors
     /// A message that names the option that cannot be used.
