@@ -83,9 +83,37 @@ def test_without_marks_nothing_is_read(dialect: str) -> None:
 )
 def test_nothing_is_marked_where_it_cannot_pay(dialect: str, prompts: Any, options: dict[str, Any]) -> None:
     money = ledger(dialect, prompts, **options)
+    without = ledger(dialect, prompts, **options, cache_prompt=False)
+    # OpenAI's newer models write what they are sent, whatever a request says.
+    assert money.written_tokens == without.written_tokens
+    assert money.cost == without.cost
+    assert money.cost <= money.plain_cost or money.written_tokens > 0
     if not dialect.startswith("gpt-6"):
         assert money.written_tokens == 0
-    assert money.cost <= money.plain_cost or dialect.startswith("gpt-6"), "its own writes are OpenAI's"
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+@pytest.mark.parametrize(
+    ("prompts", "options", "is_marked"),
+    [
+        (QUESTIONS[:1], {}, False),
+        (QUESTIONS[:2], {}, False),
+        (QUESTIONS, {"system_prompt": "Be brief."}, False),
+        (QUESTIONS, {"system_prompt": None}, False),
+        (QUESTIONS, {}, True),
+    ],
+    ids=["one item", "two items", "a short head", "no head", "a long head"],
+)
+def test_openais_newer_models_are_told_nothing_where_it_cannot_pay(
+    api: str, prompts: Any, options: dict[str, Any], is_marked: bool
+) -> None:
+    with serve(lambda body, number: answer(api)) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batch_llm._llm.providers.simulators", {server.root})
+        options = {"system_prompt": LONG, **options}
+        kind: Any = api
+        strategy = OpenAIStrategy("gpt-6-luna", "key", server.root + "/v1", api=kind, **options)
+        assert {result.output for result in server.ask(strategy, *prompts)} == {"hello"}
+        assert any("prompt_cache" in json.dumps(body) for body in server.bodies) is is_marked
 
 
 def test_long_prompts_without_a_head_are_not_written() -> None:
