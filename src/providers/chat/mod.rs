@@ -17,6 +17,7 @@ use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::Ask;
 use super::reply::{Choice, Finish, extras};
+use super::state::find_edits;
 use super::streams::{ChatFold, Clocks};
 use super::{schema_dialects, status};
 
@@ -102,7 +103,10 @@ impl Dialect for Chat {
             let wanted = options.schema.as_ref().filter(|_| !self.0.takes_schemas)?;
             Some(schema_dialects::as_instruction(&wanted.schema))
         });
-        let (turns, marks) = (ask.turns(), ask.marks());
+        let (mut turns, marks) = (ask.turns(), ask.marks());
+        if self.binds_thoughts(options) {
+            find_edits(options, &mut turns);
+        }
         let mark = if self.0.marks_as_anthropic {
             Mark::Control(CacheControl::new(marks.is_some_and(|marks| marks.hour)))
         } else {
@@ -195,6 +199,11 @@ impl Dialect for Chat {
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         let completion: Completion = parse(PROTOCOL, body).ok()?;
         RawValue::from_string(completion.choices.into_iter().next()?.thoughts()?.into()).ok()
+    }
+
+    /// OpenRouter passes on what models of Anthropic want.
+    fn binds_thoughts(&self, options: &Options) -> bool {
+        self.0.marks_as_anthropic && options.model.trim_start_matches('~').starts_with("anthropic/")
     }
 }
 

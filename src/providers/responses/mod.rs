@@ -17,6 +17,7 @@ use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
+use super::shared::Payload;
 use super::streams::{Clocks, ResponsesFold};
 use super::{schema_dialects, status};
 
@@ -24,7 +25,7 @@ mod reply;
 mod request;
 
 use reply::Response;
-use request::{InputItem, InputPart, PlainPart, write};
+use request::{InputItem, InputPart, PlainPart, without_reasoning, write};
 
 const PROTOCOL: &str = "Responses";
 
@@ -201,6 +202,13 @@ impl Dialect for Responses {
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         RawValue::from_string(output_of(body)?.into()).ok()
     }
+
+    /// What was encrypted for another organisation, or with a key that is gone, nobody can read.
+    fn without_thoughts(&self, body: &Payload, error: &ProviderError) -> Option<Vec<u8>> {
+        let is_unreadable = matches!(error, ProviderError::Status { status: 400, code: Some(code), .. }
+            if code == "invalid_encrypted_content");
+        if is_unreadable { without_reasoning(&body.joined()) } else { None }
+    }
 }
 
 /// What replies are to hold beside the answer: log-probabilities, and with tools what a reasoning model wants back. (Other
@@ -231,6 +239,15 @@ mod tests {
     use crate::providers::prompt::{Message, Part, Prompt};
     use crate::providers::testing;
 
+    #[test]
+    fn unreadable_thoughts_are_left_out_and_nothing_else() {
+        let body = br#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"reasoning","id":"rs","encrypted_content":"x"},{"type":"function_call","id":"fc","call_id":"c","arguments":"{\"z\": 1e2}"},{"type":"function_call_output","id":"own","call_id":"c","output":"1.0"}],"n":1.0}"#;
+        let expected = br#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"function_call","call_id":"c","arguments":"{\"z\": 1e2}"},{"type":"function_call_output","id":"own","call_id":"c","output":"1.0"}],"n":1.0}"#;
+        assert_eq!(without_reasoning(body).as_deref(), Some(&expected[..]));
+        assert_eq!(without_reasoning(expected), None);
+        assert_eq!(without_reasoning(br#"{"input":"a"}"#), None);
+    }
+
     fn read(body: Value) -> Result<Answer, ProviderError> {
         Responses.read(body.to_string().as_bytes(), &HeaderMap::new())
     }
@@ -255,8 +272,7 @@ mod tests {
             Message { tool_calls: vec![call], ..say(Role::Assistant, "Well") },
             Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, "7") },
         ]);
-        let written =
-            testing::request(&Responses, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
+        let written = testing::request(&Responses, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(
             written["input"],
             json!([{"role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
