@@ -206,6 +206,10 @@ impl Provider for Client {
         self.0.heads.are_cached()
     }
 
+    fn is_too_short(&self) -> bool {
+        self.0.heads.are_too_short()
+    }
+
     fn notice(&self, asks: &[&Ask]) {
         self.0.heads.notice(asks, Instant::now());
     }

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, process_prompts, run
+from batch_llm import (
+    AnthropicStrategy,
+    GoogleStrategy,
+    NativeStrategy,
+    OpenAIStrategy,
+    Tool,
+    llm,
+    process_prompts,
+    run,
+)
 from batch_llm.testing import PromptCaches, SimulatedProvider
 
 from ..served import answer, serve
@@ -171,6 +180,30 @@ async def test_a_conversation_reads_its_earlier_rounds(dialect: str) -> None:
         costs[how] = money.cost
         assert money.hits == (5 if how == "auto" else 0), "the first two rounds have nothing to read"
     assert costs["auto"] < 0.55 * costs[False]
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "openrouter"])
+@pytest.mark.parametrize("calls", [2, 12, 30])
+async def test_rounds_with_many_calls_read_what_the_round_before_has_written(dialect: str, calls: int) -> None:
+    names = [f"look{number:02}" for number in range(calls)]
+    ran: list[str] = []
+
+    def look(name: str) -> str:
+        ran.append(name)
+        return " ".join(["now", *names]) if ran.count(name) < 5 else "seen"
+
+    schema = {"type": "object", "properties": {}}
+    tools = [Tool(name, "d", schema, function=lambda name=name: look(name)) for name in names]
+    options: dict[str, Any] = {"tools": tools, "rounds": 10, "system_prompt": None}
+    with SimulatedProvider(prompt_caches=FOREVER) as provider:
+        batch = await process_prompts(strategy(provider, dialect, **options), [f"{LONG} {' '.join(names)}"])
+        (result,) = batch.results
+        assert (result.success, result.rounds, len(ran)) == (True, 6, 5 * calls), result.error
+        money = provider.stats.prompt_caches
+    assert money is not None
+    # The second is the first with results, and writes; each of the four after it reads what the one before has written.
+    assert money.hits == 4
+    assert money.read_tokens > 0.6 * result.token_usage["input_tokens"]
 
 
 def test_heads_are_known_before_anything_is_sent() -> None:

@@ -127,6 +127,10 @@ impl Dialect for Anthropic {
                 _ if turn.is_empty() && turn.role == Role::Assistant => {}
                 _ => messages.push(message(turn, options, marks.map(|marks| (marks, place)))?),
             }
+            if let (Some(marks), Some(last)) = (marks.filter(|marks| marks.before == Some(place)), messages.last_mut())
+            {
+                last.mark(CacheControl::new(marks.hour));
+            }
         }
         if let (Some(marks), Some(newest)) = (marks.filter(|marks| marks.newest), messages.last_mut()) {
             newest.mark(CacheControl::new(marks.hour));

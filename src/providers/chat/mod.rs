@@ -120,6 +120,9 @@ impl Dialect for Chat {
         for (place, turn) in turns.iter().enumerate() {
             let part = marks.and_then(|marks| marks.part_of(place));
             let mut message = message(turn, &options.model, part.map(|part| (part, mark)))?;
+            if marks.is_some_and(|marks| marks.before == Some(place)) {
+                message.mark(mark);
+            }
             if self.0.wants_thoughts && !options.tools.is_empty() {
                 message.add_thoughts();
             }
