@@ -24,6 +24,8 @@ class Served:
     reply: Reply
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
+    """The bodies, byte by byte."""
 
     def strategy(self, dialect: str = "chat", **options: Any) -> NativeStrategy[Any]:
         """A strategy that asks this server."""
@@ -87,7 +89,8 @@ def serve(reply: Reply = lambda body, number: {}) -> Iterator[Served]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            served.sent.append(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(served.sent[-1])
             served.bodies.append(body)
             served.headers.append({name.lower(): value for name, value in self.headers.items()})
             answer = served.reply(body, len(served.bodies) - 1)

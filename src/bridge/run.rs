@@ -57,6 +57,8 @@ pub struct RunHandle {
     has_heads: AtomicBool,
     /// Requests to providers with prompt caches that begin with nothing to be found there.
     headless: AtomicU64,
+    /// The same where that is worth a word.
+    too_short: AtomicU64,
 }
 
 impl RunHandle {
@@ -118,6 +120,7 @@ impl RunHandle {
             reads_answers: AtomicBool::new(false),
             has_heads: AtomicBool::new(false),
             headless: AtomicU64::new(0),
+            too_short: AtomicU64::new(0),
         })
     }
 
@@ -490,6 +493,7 @@ impl RunHandle {
             served: scheduler.served(now),
         })?;
         counted.caches.push(("short", self.headless.load(Ordering::Relaxed)));
+        counted.caches.push(("too_short", self.too_short.load(Ordering::Relaxed)));
         counts::read(py, counted)
     }
 

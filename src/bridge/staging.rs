@@ -24,17 +24,19 @@ pub struct Read {
 }
 
 /// What the requests of items begin with alike: of each item in order whether there was a question, and its head.
-pub struct Heads(pub Vec<Option<Head>>, u64);
+pub struct Heads {
+    /// By item.
+    pub by_item: Vec<Option<Head>>,
+    /// Questions without a head to a provider with prompt caches.
+    pub headless: u64,
+    /// The same of strategies whose heads are almost long enough, or were expected to be.
+    pub too_short: u64,
+}
 
 impl Heads {
     /// Whether any has a head.
     pub fn are_any(&self) -> bool {
-        self.0.iter().any(Option::is_some)
-    }
-
-    /// Questions without a head to a provider with prompt caches.
-    pub fn headless(&self) -> u64 {
-        self.1
+        self.by_item.iter().any(Option::is_some)
     }
 }
 
@@ -74,16 +76,18 @@ pub fn read(
 }
 
 fn find_heads(provider: &dyn Provider, first: ItemIndex, count: usize, staged: &mut [(ItemIndex, Staged)]) -> Heads {
-    let mut heads = Heads(vec![None; count], 0);
+    let mut heads = Heads { by_item: vec![None; count], headless: 0, too_short: 0 };
     provider.notice(&staged.iter().map(|(_, question)| &question.ask).collect::<Vec<_>>());
     if !provider.has_heads() {
         return heads;
     }
     for (item, question) in staged {
         let place = usize::try_from(*item - first).ok();
-        if let Some(known) = place.and_then(|place| heads.0.get_mut(place)) {
+        if let Some(known) = place.and_then(|place| heads.by_item.get_mut(place)) {
             *known = question.find_head();
-            heads.1 += u64::from(known.is_none());
+            if known.is_none() {
+                *(if provider.is_too_short() { &mut heads.too_short } else { &mut heads.headless }) += 1;
+            }
         }
     }
     heads

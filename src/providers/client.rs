@@ -4,15 +4,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde_json::value::RawValue;
 
 mod answers;
 mod batchable;
 mod caches;
 mod fields;
+mod pauses;
 mod streamed;
 
 use super::account::Account;
@@ -22,7 +22,7 @@ use super::caching::Caching;
 use super::call::{Batchable, Call};
 use super::counting::Count;
 use super::dialect::{Answer, Body, Dialect};
-use super::error::{Category, ProviderError, Unusable};
+use super::error::ProviderError;
 use super::headers::extra_headers;
 use super::heads::{self, Heads};
 use super::keys::{KeyHeader, Keys};
@@ -36,6 +36,7 @@ use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
 use super::reply::{Finish, Reply};
 use super::shared::Payload;
+use super::state;
 use super::transport::{Reading, Received, Transport, TransportOptions};
 use crate::engine::pool::queue::Depth;
 use answers::Answers;
@@ -66,9 +67,6 @@ pub struct Parts {
     pub raw: bool,
 }
 
-/// How often a model that pauses in its turn is asked to go on within one attempt.
-const MOST_PAUSES: usize = 10;
-
 /// A client for one model at one provider.
 pub struct Client(Arc<Inner>);
 
@@ -91,12 +89,22 @@ struct Inner {
     secrets: Secrets,
 }
 
-/// A request's body, and the header with its key if that is not the usual one.
-type Question = Result<(Payload, Option<Box<KeyHeader>>), String>;
+/// What is sent, or why nothing can be.
+type Question = Result<Request, String>;
+
+/// A request, and what is needed of it when the reply is there.
+struct Request {
+    body: Payload,
+    /// The header with its key, if that is not the usual one. In a box, for most requests have none, and hold the room
+    /// for it while they are open.
+    key: Option<Box<KeyHeader>>,
+    /// The number of the conversation, where the model's thoughts belong to it; see [`state`].
+    after: Option<u64>,
+}
 
 /// The key that this request alone has.
 fn key_of(question: &Question) -> Option<&HeaderValue> {
-    question.as_ref().ok()?.1.as_deref().map(|key| &key.value)
+    question.as_ref().ok()?.key.as_deref().map(|key| &key.value)
 }
 
 impl Client {
@@ -196,6 +204,10 @@ impl Provider for Client {
 
     fn has_heads(&self) -> bool {
         self.0.heads.are_cached()
+    }
+
+    fn is_too_short(&self) -> bool {
+        self.0.heads.are_too_short()
     }
 
     fn notice(&self, asks: &[&Ask]) {
@@ -350,11 +362,31 @@ impl Inner {
         if let Some(plan) = self.plan(ask) {
             self.heads.sent(plan, Instant::now());
         }
-        // In a box, for most requests have none, and hold the room for it while they are open.
         let key = self.keys.header(ask.key.as_ref())?.map(Box::new);
         let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head).of(ask), ask.own_bytes());
         self.dialect.conversation(&self.options, ask, &mut body)?;
-        Ok((body.finish(), key))
+        let may_go_on = !self.options.tools.is_empty() || self.options.keeps_turns;
+        let after = (may_go_on && self.dialect.binds_thoughts(&self.options))
+            .then(|| state::number_of(&self.options, &ask.turns()));
+        Ok(Request { body: body.finish(), key, after })
+    }
+
+    /// Sends a request, and reads what comes of it.
+    async fn send(
+        &self,
+        body: &Payload,
+        key: Option<&KeyHeader>,
+        streams: Option<&Streams>,
+        listener: Option<&Arc<Listener>>,
+    ) -> Result<Received, ProviderError> {
+        match streams {
+            None => {
+                let received = self.transport.post(body, key).await?;
+                streamed::fold_unasked(&*self.dialect, &self.options.model, received)
+            }
+            // In a box, for it takes more, and most requests are none of these.
+            Some(streams) => Box::pin(self.streamed(body, key, streams, listener)).await,
+        }
     }
 
     async fn streamed(
@@ -377,18 +409,14 @@ impl Inner {
         streams: Option<&Streams>,
         listener: Option<&Arc<Listener>>,
     ) -> Result<Reply, ProviderError> {
-        // What is not needed later is not held while the request is open.
-        let mut received = match (question, streams) {
-            (Err(problem), _) => return Err(ProviderError::Request(problem.clone())),
-            (Ok((body, key)), None) => self.transport.post(body, key.as_deref()).await?,
-            // In a box, for it takes more, and most requests are none of these.
-            (Ok((body, key)), Some(streams)) => {
-                Box::pin(self.streamed(body, key.as_deref(), streams, listener)).await?
-            }
-        };
-        if streams.is_none() {
-            received = streamed::fold_unasked(&*self.dialect, &self.options.model, received)?;
+        let request = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
+        let mut sent = self.send(&request.body, request.key.as_deref(), streams, listener).await;
+        if let Err(error) = &sent
+            && let Some(body) = self.dialect.without_thoughts(&request.body, error)
+        {
+            sent = Box::pin(self.send(&body.into(), request.key.as_deref(), streams, listener)).await;
         }
+        let mut received = sent?;
         self.secrets.mask(&mut received, key_of(question));
         let mut answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
@@ -403,86 +431,15 @@ impl Inner {
             listener.hear(Part::Text, &choice.text);
         }
         match &answer.unfinished {
-            None => self.finish(answer, received),
-            Some(_) => Box::pin(self.go_on(question, answer, streams, listener, received.first_token)).await,
+            None => self.finish(answer, received, request.after),
+            Some(_) => Box::pin(self.go_on(request, answer, streams, listener, received.first_token)).await,
         }
-    }
-
-    /// Lets the model go on that paused in the middle of its turn. Its turns are one answer.
-    async fn go_on(
-        &self,
-        question: &Question,
-        first: Answer,
-        streams: Option<&Streams>,
-        listener: Option<&Arc<Listener>>,
-        first_token: Option<Duration>,
-    ) -> Result<Reply, ProviderError> {
-        let (body, key) = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
-        let (mut whole, mut body, key) = (first, body.clone(), key.as_deref());
-        let mut turn = Vec::new();
-        for _ in 0..MOST_PAUSES {
-            let Some(paused) = whole.unfinished.take() else { break };
-            let Some(next) = self.dialect.go_on(&body.joined(), &paused) else { break };
-            turn.push(paused);
-            body = next.into();
-            let paid = whole.usage;
-            let received = match streams {
-                None => {
-                    let received = self.transport.post(&body, key).await;
-                    received.and_then(|plain| streamed::fold_unasked(&*self.dialect, &self.options.model, plain))
-                }
-                Some(streams) => self.streamed(&body, key, streams, listener).await,
-            };
-            let mut received = received.map_err(|error| error.with_usage(paid))?;
-            received.first_token = first_token;
-            self.secrets.mask(&mut received, key.map(|key| &key.value));
-            let mut answer = self
-                .dialect
-                .read(&received.body, &received.headers)
-                .map_err(|error| with_type(error, &received).with_usage(paid))?;
-            answer.usage = paid.plus(&answer.usage);
-            if let (Some(now), Some(before)) = (answer.choices.first_mut(), whole.choices.first()) {
-                now.text.insert_str(0, &before.text);
-                if let Some(thoughts) = &before.reasoning {
-                    now.reasoning.get_or_insert_default().insert_str(0, thoughts);
-                }
-            }
-            if answer.unfinished.is_none() {
-                turn.extend(self.dialect.turn(&received.body));
-                if let Some(choice) = answer.choices.first_mut() {
-                    choice.turn = (!choice.tool_calls.is_empty()).then(|| joined(&turn)).flatten();
-                }
-                return self.finish(answer, received);
-            }
-            whole = answer;
-        }
-        Err(paused(whole))
     }
 
     /// Sees to it that an answer is of use.
-    fn finish(&self, answer: Answer, received: Received) -> Result<Reply, ProviderError> {
-        self.answers.finish(&*self.dialect, &self.options, answer, received)
+    fn finish(&self, answer: Answer, received: Received, after: Option<u64>) -> Result<Reply, ProviderError> {
+        self.answers.finish(&*self.dialect, &self.options, answer, received, after)
     }
-}
-
-/// Lists as one list.
-fn joined(lists: &[Box<RawValue>]) -> Option<Box<str>> {
-    let lists: Result<Vec<Vec<Box<RawValue>>>, _> = lists.iter().map(|list| serde_json::from_str(list.get())).collect();
-    serde_json::to_string(&lists.ok()?.concat()).ok().map(Into::into)
-}
-
-/// What is wrong with an answer in which the model paused, and was not asked to go on any more.
-fn paused(answer: Answer) -> ProviderError {
-    let usage = answer.usage;
-    ProviderError::Unusable(Box::new(Unusable {
-        category: Category::Truncated,
-        retryable: false,
-        finish_reason: Finish::Interrupted { overloaded: false }.name(),
-        native_finish: Some("pause_turn".to_owned()),
-        text: answer.choices.into_iter().next().unwrap_or_default().text,
-        usage,
-        request_id: None,
-    }))
 }
 
 /// Adds what the content type tells to an error about a body that is none.

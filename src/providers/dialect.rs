@@ -78,6 +78,17 @@ pub trait Dialect: Send + Sync + 'static {
         None
     }
 
+    /// Whether the model takes its thoughts back only as long as everything before them is unchanged.
+    fn binds_thoughts(&self, _options: &Options) -> bool {
+        false
+    }
+
+    /// The request after `body`, which the server has rejected with this error, without the thoughts that it does not
+    /// take. `None`: that is not what was wrong.
+    fn without_thoughts(&self, _body: &Payload, _error: &ProviderError) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The request after `body` that lets the model go on where it paused; see [`Answer::unfinished`].
     fn go_on(&self, _body: &[u8], _unfinished: &RawValue) -> Option<Vec<u8>> {
         None

@@ -32,6 +32,10 @@ const MOST_AT_FIRST: u64 = 16;
 /// that were in flight with it.
 const MISSES: u32 = 4;
 
+/// Blocks that a mark looks back for what earlier requests have written, its own included (Anthropic's guide to prompt
+/// caching, 2026).
+const LOOK_BACK: usize = 20;
+
 /// The heads of one strategy.
 pub struct Heads {
     caching: Caching,
@@ -67,6 +71,13 @@ impl Heads {
     /// Whether the provider is known to cache any.
     pub fn are_cached(&self) -> bool {
         self.caching != Caching::None
+    }
+
+    /// Whether questions without a head are worth a word: instructions and tools are at least half as long as an entry, or
+    /// the user has asked for caches of an hour.
+    pub fn are_too_short(&self) -> bool {
+        let (length, least) = (self.fixed.tokens, self.caching.least());
+        self.are_cached() && length < least && (self.hour || (self.ends_fixed && length >= least / 2))
     }
 
     /// Whether requests may be marked.
@@ -112,7 +123,8 @@ impl Heads {
         let longest = self.longest(&points, &seen, now);
         // OpenAI's newer models mark the newest message by themselves.
         let newest = matches!(self.caching, Caching::Marks { .. }) && calls_tools(ask);
-        let mut marks = Marks { newest, hour: self.hour && self.marks(), ..Marks::default() };
+        let before = if newest { far_before(ask) } else { None };
+        let mut marks = Marks { newest, before, hour: self.hour && self.marks(), ..Marks::default() };
         let Some(longest) = longest else {
             // Many questions without a head: whatever they write, nobody reads.
             let writes = matches!(self.caching, Caching::Breakpoints) && !self.may_go_on(ask);
@@ -299,6 +311,21 @@ fn split_at(bytes: usize, prompt: &mut Prompt) {
 fn calls_tools(ask: &Ask) -> bool {
     let Prompt::Messages(messages) = &ask.prompt else { return false };
     messages.iter().any(|message| message.role == Role::Tool)
+}
+
+/// The last message of the request before, if more blocks have been added since than a mark looks back. One mark there is
+/// enough, however many these are: the newest one does not have to find it any more.
+fn far_before(ask: &Ask) -> Option<usize> {
+    let Prompt::Messages(messages) = &ask.prompt else { return None };
+    let turn = messages.iter().rposition(|message| message.role == Role::Assistant)?;
+    // That request had a mark at its end if it called tools as well.
+    let was_marked = messages[..turn].iter().any(|message| message.role == Role::Tool);
+    // At most: each call of the model may have a thought before it.
+    let blocks = messages[turn..].iter().map(|message| match message.role {
+        Role::Tool => 1,
+        _ => message.parts.len() + 2 * message.tool_calls.len() + 1,
+    });
+    (was_marked && blocks.sum::<usize>() >= LOOK_BACK).then(|| turn.checked_sub(1))?
 }
 
 /// How many keys a head with so many requests a minute needs.

@@ -120,6 +120,10 @@ impl Dialect for HostedAnthropic {
         Anthropic.turn(body)
     }
 
+    fn binds_thoughts(&self, options: &Options) -> bool {
+        Anthropic.binds_thoughts(options)
+    }
+
     fn go_on(&self, body: &[u8], unfinished: &RawValue) -> Option<Vec<u8>> {
         Anthropic.go_on(body, unfinished)
     }

@@ -52,6 +52,9 @@ pub struct Options {
     /// The instructions as the dialect sends them, once they are written.
     #[serde(skip)]
     pub(super) written_system: OnceLock<SharedText>,
+    /// A number of what stands before every conversation, once it is wanted.
+    #[serde(skip)]
+    pub(super) number: OnceLock<u64>,
 }
 
 /// Whether replies come as streams.

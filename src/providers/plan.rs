@@ -51,6 +51,9 @@ pub struct Marks {
     pub part: Option<(usize, usize)>,
     /// Whether the newest message ends at a mark: the conversation is likely to go on, and then begins with all of it.
     pub newest: bool,
+    /// The last message of the request before this one, where the mark at the newest is too far behind it to find what was
+    /// written there.
+    pub before: Option<usize>,
     /// Whether entries are to live for an hour.
     pub hour: bool,
     /// The key that requests with this head have, and no others.

@@ -281,6 +281,8 @@ pub struct Turn<'a> {
     pub name: Option<&'a str>,
     /// What the provider wants back with it.
     pub state: Option<&'a str>,
+    /// Whether something before it has changed since the provider wrote it, so that its thoughts belong to it no more.
+    pub is_after_edit: bool,
     /// What else is in it.
     pub more: &'a Fields,
 }
@@ -304,6 +306,7 @@ impl<'a> Turn<'a> {
             tool_call_id: None,
             name: None,
             state: None,
+            is_after_edit: false,
             more: &NONE,
         }
     }
@@ -346,6 +349,11 @@ impl<'a> Turn<'a> {
     }
 }
 
+/// The state that travels with the calls of a turn.
+fn in_calls(calls: &[ToolCall]) -> Option<&str> {
+    calls.iter().find_map(|call| call.state.as_deref())
+}
+
 impl<'a> From<&'a Message> for Turn<'a> {
     fn from(message: &'a Message) -> Self {
         let content = match message.parts.as_slice() {
@@ -358,7 +366,8 @@ impl<'a> From<&'a Message> for Turn<'a> {
             tool_calls: &message.tool_calls,
             tool_call_id: message.tool_call_id.as_deref(),
             name: message.name.as_deref(),
-            state: message.state.as_deref(),
+            state: message.state.as_deref().or_else(|| in_calls(&message.tool_calls)),
+            is_after_edit: false,
             more: &message.more,
         }
     }

@@ -40,6 +40,12 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether it is worth saying that a question has no [`head`](Self::head): what all have in common is almost long
+    /// enough for one, or the user expects that it is.
+    fn is_too_short(&self) -> bool {
+        false
+    }
+
     /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}

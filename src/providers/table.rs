@@ -212,7 +212,7 @@ impl Row {
     /// The dialect to speak with it about a model.
     pub fn dialect(&self, model: &str, api: Api) -> Box<dyn Dialect> {
         match self.language {
-            Language::Chat(_) if api == Api::Responses => Box::new(Responses),
+            Language::Chat(_) if api == Api::Responses => Box::new(Responses { pings: self.name == "azure" }),
             Language::Chat(quirks) => Box::new(Chat(quirks)),
             Language::Anthropic => Box::new(Anthropic),
             Language::Gemini => Box::new(Gemini),
@@ -248,6 +248,8 @@ mod tests {
         }
         assert_eq!(row("groq").unwrap().dialect("m", Api::Usual).protocol(), "Chat Completions");
         assert_eq!(row("openai").unwrap().dialect("m", Api::Responses).protocol(), "Responses");
+        let silence = |name: &str| row(name).unwrap().dialect("m", Api::Responses).streaming("m").unwrap().clocks.bytes;
+        assert_eq!((silence("openai").to_string(), silence("azure").to_string()), ("600".to_owned(), "90".to_owned()));
         for (name, model, api, protocol) in [
             ("bedrock", "amazon.nova-pro-v1:0", Api::Usual, "Converse"),
             ("bedrock", "us.anthropic.claude-x", Api::Usual, "Messages"),

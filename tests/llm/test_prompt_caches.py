@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, process_prompts, run
+from batch_llm import (
+    AnthropicStrategy,
+    GoogleStrategy,
+    NativeStrategy,
+    OpenAIStrategy,
+    Tool,
+    llm,
+    process_prompts,
+    run,
+)
 from batch_llm.testing import PromptCaches, SimulatedProvider
 
 from ..served import answer, serve
@@ -83,9 +92,37 @@ def test_without_marks_nothing_is_read(dialect: str) -> None:
 )
 def test_nothing_is_marked_where_it_cannot_pay(dialect: str, prompts: Any, options: dict[str, Any]) -> None:
     money = ledger(dialect, prompts, **options)
+    without = ledger(dialect, prompts, **options, cache_prompt=False)
+    # OpenAI's newer models write what they are sent, whatever a request says.
+    assert money.written_tokens == without.written_tokens
+    assert money.cost == without.cost
+    assert money.cost <= money.plain_cost or money.written_tokens > 0
     if not dialect.startswith("gpt-6"):
         assert money.written_tokens == 0
-    assert money.cost <= money.plain_cost or dialect.startswith("gpt-6"), "its own writes are OpenAI's"
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+@pytest.mark.parametrize(
+    ("prompts", "options", "is_marked"),
+    [
+        (QUESTIONS[:1], {}, False),
+        (QUESTIONS[:2], {}, False),
+        (QUESTIONS, {"system_prompt": "Be brief."}, False),
+        (QUESTIONS, {"system_prompt": None}, False),
+        (QUESTIONS, {}, True),
+    ],
+    ids=["one item", "two items", "a short head", "no head", "a long head"],
+)
+def test_openais_newer_models_are_told_nothing_where_it_cannot_pay(
+    api: str, prompts: Any, options: dict[str, Any], is_marked: bool
+) -> None:
+    with serve(lambda body, number: answer(api)) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batch_llm._llm.providers.simulators", {server.root})
+        options = {"system_prompt": LONG, **options}
+        kind: Any = api
+        strategy = OpenAIStrategy("gpt-6-luna", "key", server.root + "/v1", api=kind, **options)
+        assert {result.output for result in server.ask(strategy, *prompts)} == {"hello"}
+        assert any("prompt_cache" in json.dumps(body) for body in server.bodies) is is_marked
 
 
 def test_long_prompts_without_a_head_are_not_written() -> None:
@@ -143,6 +180,30 @@ async def test_a_conversation_reads_its_earlier_rounds(dialect: str) -> None:
         costs[how] = money.cost
         assert money.hits == (5 if how == "auto" else 0), "the first two rounds have nothing to read"
     assert costs["auto"] < 0.55 * costs[False]
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "openrouter"])
+@pytest.mark.parametrize("calls", [2, 12, 30])
+async def test_rounds_with_many_calls_read_what_the_round_before_has_written(dialect: str, calls: int) -> None:
+    names = [f"look{number:02}" for number in range(calls)]
+    ran: list[str] = []
+
+    def look(name: str) -> str:
+        ran.append(name)
+        return " ".join(["now", *names]) if ran.count(name) < 5 else "seen"
+
+    schema = {"type": "object", "properties": {}}
+    tools = [Tool(name, "d", schema, function=lambda name=name: look(name)) for name in names]
+    options: dict[str, Any] = {"tools": tools, "rounds": 10, "system_prompt": None}
+    with SimulatedProvider(prompt_caches=FOREVER) as provider:
+        batch = await process_prompts(strategy(provider, dialect, **options), [f"{LONG} {' '.join(names)}"])
+        (result,) = batch.results
+        assert (result.success, result.rounds, len(ran)) == (True, 6, 5 * calls), result.error
+        money = provider.stats.prompt_caches
+    assert money is not None
+    # The second is the first with results, and writes; each of the four after it reads what the one before has written.
+    assert money.hits == 4
+    assert money.read_tokens > 0.6 * result.token_usage["input_tokens"]
 
 
 def test_heads_are_known_before_anything_is_sent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from typing import Any
 
@@ -169,7 +170,51 @@ async def test_nobody_waits_without_a_cache():
         batch = await process_prompts(strategy_of("gemini", provider), [f"short {n}" for n in range(9)])
     assert "prompt_cache" not in batch.stats.bound_by
     assert batch.stats.prompt_cache == {"short": 9}
-    assert "cache" not in batch.summary()
+    assert "cache" not in batch.summary() + batch.stats.explain()
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "gemini"])
+@pytest.mark.parametrize(
+    ("share", "options", "is_said"),
+    [
+        (0.6, {}, True),
+        (0.4, {}, False),
+        (0.01, {"cache_prompt": "1h"}, True),
+        (0.6, {"cache_prompt": False}, False),
+    ],
+    ids=["within reach", "far too short", "wanted", "unwanted"],
+)
+async def test_who_may_expect_a_cache_is_told_that_prompts_are_too_short_for_it(dialect, share, options, is_said):
+    least = {"anthropic": 1_024, "gemini": 2_048}[dialect]
+    instructions = "x" * int(4 * least * share)
+    with simulated() as provider:
+        strategy = strategy_of(dialect, provider, system_prompt=instructions, **options)
+        for count in (20, 2):
+            batch = await process_prompts(strategy, [f"Question {number}?" for number in range(count)])
+            text = f"0 of {count} requests read it; {count} share no prefix that is long enough"
+            is_there = is_said and count > 2  # of two nobody expects it
+            assert (f"The provider's prompt cache: {text}." in batch.stats.explain()) is is_there
+            assert (text in batch.summary()) is is_there
+
+
+async def test_each_reason_for_a_miss_has_its_words():
+    with simulated() as provider:
+        batch = await process_prompts(strategy_of("anthropic", provider), ["short"])
+    counts = {"hit": 1_000, "first": 1, "expired": 2, "unwritten": 1, "absent": 3, "changed": 4, "short": 5}
+    stats = dataclasses.replace(batch.stats, prompt_cache={**counts, "too_short": 6})
+    words = [
+        "1,000 of 1,022 requests read it; 1 was the first with their prefix",
+        "2 came after the entry had expired",
+        "1 was sent while the entry was being written",
+        "4 no longer began with it, because a hook had changed the prompt",
+        "3 found no entry where there should be one, because the provider had dropped it",
+        "11 share no prefix that is long enough",
+    ]
+    assert f"The provider's prompt cache: {', '.join(words)}." in stats.explain()
+    unwritten = "3 were sent while the entry was being written"
+    for name, count, said in (("expired", 2, words[1]), ("unwritten", 3, unwritten)):
+        stats = dataclasses.replace(batch.stats, prompt_cache={"hit": 5, name: count})
+        assert f"The provider's prompt cache: 5 of {5 + count} requests read it; {said}." in stats.explain()
 
 
 async def test_the_summary_says_what_the_cache_has_done():

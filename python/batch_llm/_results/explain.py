@@ -26,7 +26,7 @@ def explain(stats: Facts) -> str:
         whys = ", ".join(f"{count:,} {_SENT_LIVE.get(why, why)}" for why, count in stats.sent_live.items())
         lines.append(f"Sent one by one instead of in batches: {whys}.")
     misses = cache_misses(stats)
-    if misses and stats.prompt_cache.keys() & _MISSES.keys() - {"first", "short"}:
+    if misses and stats.prompt_cache.keys() - {"hit", "first", "short"}:
         lines.append(f"The provider's prompt cache: {misses}.")
     return "\n".join(lines)
 
@@ -47,13 +47,19 @@ _MISSES = {
     "absent": "{count:,} found no entry where there should be one, because the provider had dropped it",
     "short": "{count:,} share no prefix that is long enough",
 }
+_FEWEST = 3
+"""So many requests must share a prefix before it is cached."""
 
 
 def cache_misses(stats: Bounds) -> str:
     """Return in words how many requests read the provider's prompt cache, and why others did not; empty if unknown."""
-    found = stats.prompt_cache
-    if not found.keys() - {"short"}:
+    found = {name: count for name, count in stats.prompt_cache.items() if name != "too_short"}
+    too_short = stats.prompt_cache.get("too_short", 0)
+    # Where nobody expects a cache, there is nothing to say.
+    if not found.keys() - {"short"} and too_short < _FEWEST:
         return ""
+    if too_short:
+        found["short"] = found.get("short", 0) + too_short
     misses = [
         text.format(count=found[name], were="was" if found[name] == 1 else "were")
         for name, text in _MISSES.items()

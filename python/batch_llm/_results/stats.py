@@ -53,7 +53,8 @@ class ProcessingStats:
     ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
     because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``, or
     a hook had ``"changed"`` the prefix; nothing, although an entry should have been there (``"absent"``); or they share
-    no prefix that is long enough (``"short"``).
+    no prefix that is long enough (``"short"``; ``"too_short"`` if ``cache_prompt="1h"`` was set, or if the system
+    prompt and the tools have at least half of the tokens that the provider caches).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
     (batches cost as much), ``"cache"`` (the provider's prompt cache made them cheaper than a batch), ``"deadline"`` (a

@@ -91,10 +91,11 @@ impl RunHandle {
         if whole.is_some() {
             self.dispatcher.stage(staged);
         }
-        self.headless.fetch_add(heads.headless(), Ordering::Relaxed);
+        self.headless.fetch_add(heads.headless, Ordering::Relaxed);
+        self.too_short.fetch_add(heads.too_short, Ordering::Relaxed);
         if heads.are_any() || self.has_heads.load(Ordering::Relaxed) {
             self.has_heads.store(true, Ordering::Relaxed);
-            self.tell(|scheduler, now| scheduler.heads(first, &heads.0, now))?;
+            self.tell(|scheduler, now| scheduler.heads(first, &heads.by_item, now))?;
         }
         Ok(looked_at)
     }

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::reply::{PROTOCOL, ReplyBlock};
 use crate::providers::marked::CacheControl;
 use crate::providers::media::{Media, MediaKind};
+use crate::providers::options::Options;
 use crate::providers::plan::Marks;
 use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
 use crate::providers::reply::{ToolCall, arguments};
@@ -126,13 +128,13 @@ pub fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
 /// The marks of a question, and the number of the message that is being written.
 type Marking<'a> = Option<(&'a Marks, usize)>;
 
-pub fn message<'a>(turn: &'a Turn<'a>, model: &str, marking: Marking<'_>) -> Result<Message<'a>, String> {
+pub fn message<'a>(turn: &'a Turn<'a>, options: &Options, marking: Marking<'_>) -> Result<Message<'a>, String> {
     if let Some(name) = turn.name {
         return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
     let is_marked = marking.is_some_and(|(marks, place)| marks.part.is_some_and(|(message, _)| message == place));
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
-    let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
+    let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model), &turn.content) {
         (None, Content::Text(text)) if turn.tool_calls.is_empty() && !is_marked => MessageContent::Text(text),
         (None, _) => {
             let mut blocks = content(turn, marking)?;
@@ -145,8 +147,9 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str, marking: Marking<'_>) -> Res
             let mut blocks = Vec::with_capacity(kept.len());
             for written in replay(kept, turn, |raw, _| kind(raw)) {
                 match written {
-                    Written::Raw(raw) if is_empty_text(&raw) => {}
-                    Written::Raw(raw) => blocks.push(InputBlock::Raw(raw)),
+                    Written::Raw(raw) if is_empty_text(&raw) || (turn.is_after_edit && is_thought(&raw)) => {}
+                    Written::Late(raw) if binds_thoughts(options) && is_thought(&raw) => {}
+                    Written::Raw(raw) | Written::Late(raw) => blocks.push(InputBlock::Raw(raw)),
                     Written::Content => blocks.extend(content(turn, marking)?),
                     Written::Call(one) => blocks.push(call(one)?),
                 }
@@ -164,6 +167,18 @@ fn kind(raw: &RawValue) -> Kind {
         "tool_use" => Kind::Call(block.id.unwrap_or_default(), arguments(block.input)),
         _ => Kind::Opaque,
     }
+}
+
+/// Whether thoughts belong to what came before them. Not where the user has asked for thinking with a budget: only older
+/// models know that, which check nothing but the signature, and want thoughts back with the calls that followed.
+pub fn binds_thoughts(options: &Options) -> bool {
+    let kind = options.extra_body.get("thinking").and_then(|thinking| thinking.get("type"));
+    kind.and_then(Value::as_str) != Some("enabled")
+}
+
+fn is_thought(raw: &RawValue) -> bool {
+    let block = serde_json::from_str::<ReplyBlock>(raw.get());
+    block.is_ok_and(|block| matches!(block.kind(), "thinking" | "redacted_thinking"))
 }
 
 fn is_empty_text(raw: &RawValue) -> bool {

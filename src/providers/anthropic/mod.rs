@@ -20,13 +20,16 @@ use super::plan::Marks;
 use super::prompt::{Ask, Content, Part, Role, Turn};
 use super::reply::{Choice, Finish, ToolCall, arguments, extras};
 use super::shared::Text;
+use super::state::find_edits;
 use super::streams::{AnthropicFold, Clocks};
 use super::{schema_dialects, status};
 
 mod message;
 mod reply;
 
-use message::{InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
+use message::{
+    InputBlock, Message, MessageContent, NAME, OF_RESULTS, binds_thoughts, message, part, result, text_block,
+};
 use reply::{PROTOCOL, Reply, content_of};
 
 /// Longest answer when the user sets none, tokens.
@@ -99,7 +102,10 @@ impl Dialect for Anthropic {
     }
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
-        let turns = ask.turns();
+        let mut turns = ask.turns();
+        if binds_thoughts(options) {
+            find_edits(options, &mut turns);
+        }
         let marks = ask.marks();
         // Instructions have a place of their own, wherever they stand in the conversation.
         if !options.extra_body.contains_key("system") {
@@ -119,7 +125,11 @@ impl Dialect for Anthropic {
                     holds_results: true,
                 }),
                 _ if turn.is_empty() && turn.role == Role::Assistant => {}
-                _ => messages.push(message(turn, &options.model, marks.map(|marks| (marks, place)))?),
+                _ => messages.push(message(turn, options, marks.map(|marks| (marks, place)))?),
+            }
+            if let (Some(marks), Some(last)) = (marks.filter(|marks| marks.before == Some(place)), messages.last_mut())
+            {
+                last.mark(CacheControl::new(marks.hour));
             }
         }
         if let (Some(marks), Some(newest)) = (marks.filter(|marks| marks.newest), messages.last_mut()) {
@@ -196,6 +206,10 @@ impl Dialect for Anthropic {
 
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         content_of(body)
+    }
+
+    fn binds_thoughts(&self, options: &Options) -> bool {
+        binds_thoughts(options)
     }
 
     /// The same request with the turn so far at its end (Anthropic's guide to stop reasons, `pause_turn`).

@@ -17,6 +17,7 @@ use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::Ask;
 use super::reply::{Choice, Finish, extras};
+use super::state::find_edits;
 use super::streams::{ChatFold, Clocks};
 use super::{schema_dialects, status};
 
@@ -102,7 +103,10 @@ impl Dialect for Chat {
             let wanted = options.schema.as_ref().filter(|_| !self.0.takes_schemas)?;
             Some(schema_dialects::as_instruction(&wanted.schema))
         });
-        let (turns, marks) = (ask.turns(), ask.marks());
+        let (mut turns, marks) = (ask.turns(), ask.marks());
+        if self.binds_thoughts(options) {
+            find_edits(options, &mut turns);
+        }
         let mark = if self.0.marks_as_anthropic {
             Mark::Control(CacheControl::new(marks.is_some_and(|marks| marks.hour)))
         } else {
@@ -116,6 +120,9 @@ impl Dialect for Chat {
         for (place, turn) in turns.iter().enumerate() {
             let part = marks.and_then(|marks| marks.part_of(place));
             let mut message = message(turn, &options.model, part.map(|part| (part, mark)))?;
+            if marks.is_some_and(|marks| marks.before == Some(place)) {
+                message.mark(mark);
+            }
             if self.0.wants_thoughts && !options.tools.is_empty() {
                 message.add_thoughts();
             }
@@ -200,6 +207,11 @@ impl Dialect for Chat {
         let completion: Completion = parse(PROTOCOL, body).ok()?;
         let first = completion.choices.into_iter().min_by_key(|sample| sample.index.unwrap_or(0));
         RawValue::from_string(first?.thoughts()?.into()).ok()
+    }
+
+    /// OpenRouter passes on what models of Anthropic want.
+    fn binds_thoughts(&self, options: &Options) -> bool {
+        self.0.marks_as_anthropic && options.model.trim_start_matches('~').starts_with("anthropic/")
     }
 }
 

@@ -169,7 +169,11 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<(usize, Mark)>)
         Role::Tool => "tool",
     };
     turn.more.only(MORE, "message", PROTOCOL)?;
-    let kept: Option<State> = state::turn_of(turn, PROTOCOL, model);
+    let mut kept: Option<State> = state::turn_of(turn, PROTOCOL, model);
+    if turn.is_after_edit {
+        // Thoughts go, whatever else the server has written stays.
+        kept.iter_mut().for_each(|kept| kept.thoughts = Thoughts::default());
+    }
     let (thoughts, raw, calls) =
         kept.map_or_else(Default::default, |kept| (Some(kept.thoughts), kept.content, kept.calls));
     let content = match (&turn.content, raw) {

@@ -34,13 +34,14 @@ impl Answers {
         Ok(Self { check, chooser: OnceLock::new(), raw })
     }
 
-    /// Sees to it that an answer is of use.
+    /// Sees to it that an answer is of use. `after`: the number of what it answers; see [`state::keep`].
     pub fn finish(
         &self,
         dialect: &dyn Dialect,
         options: &Options,
         answer: Answer,
         received: Received,
+        after: Option<u64>,
     ) -> Result<Reply, ProviderError> {
         let request_id = status::request_id(&received.headers);
         let limits = limits::read(&received.headers, limits::server_time(&received.headers, SystemTime::now()));
@@ -93,7 +94,7 @@ impl Answers {
                     call.arguments = json::proper(&call.arguments);
                 }
             }
-            let keep = |turn| state::keep(dialect.protocol(), &options.model, turn);
+            let keep = |turn| state::keep(dialect.protocol(), &options.model, turn, after);
             match (choice.turn.take(), choice.tool_calls.first_mut()) {
                 (Some(turn), Some(call)) => call.state = keep(turn),
                 (None, None) if options.keeps_turns => {

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Client, paused, with_type};
+use super::pauses::paused;
+use super::{Client, with_type};
 use crate::providers::account::{Account, OfAccount};
 use crate::providers::dialect::Body;
 use crate::providers::error::ProviderError;
@@ -30,7 +31,8 @@ impl OfAccount for Client {
         let answer =
             inner.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         match answer.unfinished {
-            None => inner.finish(answer, received),
+            // What it answers is not at hand any more.
+            None => inner.finish(answer, received, None),
             // It could go on in a request of its own, which would not be one of the batch.
             Some(_) => Err(paused(answer)),
         }

@@ -227,6 +227,9 @@ pub fn is_gone(error: &ProviderError) -> bool {
 }
 
 #[cfg(test)]
+mod simulated_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

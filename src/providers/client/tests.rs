@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
+use crate::providers::error::Category;
 use crate::providers::keys::Auth;
 use crate::providers::table::Api;
 use crate::providers::{table, testing};
@@ -29,7 +30,7 @@ fn finish(client: &Client, choices: serde_json::Value) -> Result<Reply, Provider
     let received =
         Received { headers: HeaderMap::new(), body: Bytes::from(body), first_token: None, is_stopped: false };
     let answer = client.0.dialect.read(&received.body, &received.headers)?;
-    client.0.finish(answer, received)
+    client.0.finish(answer, received, None)
 }
 
 fn category(result: Result<Reply, ProviderError>) -> Option<&'static str> {

@@ -1,6 +1,7 @@
 //! Messages as Converse takes them.
 
-use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -67,12 +68,13 @@ enum Source<'a> {
     S3Location { uri: &'a SharedText },
 }
 
-/// The turns but for instructions; those of one role in a row are one message, for roles have to take turns.
-pub fn conversation<'a>(turns: &'a [Turn<'a>], model: &str) -> Result<Vec<Message<'a>>, String> {
+/// The turns but for instructions; those of one role in a row are one message, for roles have to take turns. `binds`:
+/// whether thoughts belong to what came before them.
+pub fn conversation<'a>(turns: &'a [Turn<'a>], model: &str, binds: bool) -> Result<Vec<Message<'a>>, String> {
     let mut messages: Vec<Message<'a>> = Vec::with_capacity(turns.len());
     for turn in turns.iter().filter(|turn| turn.role != Role::System) {
         let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
-        let content = if turn.role == Role::Tool { vec![result(turn)?] } else { said(turn, model)? };
+        let content = if turn.role == Role::Tool { vec![result(turn)?] } else { said(turn, model, binds)? };
         match messages.last_mut() {
             Some(last) if last.role == role => last.content.extend(content),
             _ if content.is_empty() => {}
@@ -89,7 +91,7 @@ fn result<'a>(turn: &'a Turn<'a>) -> Result<Block<'a>, String> {
     Ok(Block::ToolResult { tool_use_id, content: content(turn)?, status })
 }
 
-fn said<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Block<'a>>, String> {
+fn said<'a>(turn: &'a Turn<'a>, model: &str, binds: bool) -> Result<Vec<Block<'a>>, String> {
     if let Some(name) = turn.name {
         return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
@@ -105,7 +107,9 @@ fn said<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Block<'a>>, String> {
     for written in replay(kept, turn, |raw, _| kind(raw)) {
         match written {
             Written::Raw(raw) if matches!(kind(&raw), Kind::Text(text) if text.trim().is_empty()) => {}
-            Written::Raw(raw) => blocks.push(Block::Raw(raw)),
+            Written::Raw(raw) if turn.is_after_edit && is_thought(&raw) => {}
+            Written::Late(raw) if binds && is_thought(&raw) => {}
+            Written::Raw(raw) | Written::Late(raw) => blocks.push(Block::Raw(raw)),
             Written::Content => blocks.extend(content(turn)?),
             Written::Call(one) => blocks.push(call(one)?),
         }
@@ -120,6 +124,15 @@ fn kind(raw: &RawValue) -> Kind {
         (None, Some(call)) => Kind::Call(call.tool_use_id.unwrap_or_default(), arguments(call.input)),
         _ => Kind::Opaque,
     }
+}
+
+fn is_thought(raw: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Thought {
+        reasoning_content: Option<IgnoredAny>,
+    }
+    serde_json::from_str::<Thought>(raw.get()).is_ok_and(|block| block.reasoning_content.is_some())
 }
 
 /// What is said in a turn, without empty texts: they are answered with an error.

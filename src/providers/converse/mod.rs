@@ -11,11 +11,12 @@ use super::chat::finish;
 use super::counting::{Counting, body_with};
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::ProviderError;
-use super::hosted::at_bedrock;
+use super::hosted::{at_bedrock, is_claude};
 use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Role};
 use super::reply::{Choice, Finish, ToolCall, arguments, extras};
+use super::state::find_edits;
 use super::streams::{Clocks, ConverseFold};
 use super::{schema_dialects, status};
 
@@ -93,7 +94,11 @@ impl Dialect for Converse {
     }
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
-        let turns = ask.turns();
+        let mut turns = ask.turns();
+        let binds = self.binds_thoughts(options);
+        if binds {
+            find_edits(options, &mut turns);
+        }
         if !options.extra_body.contains_key("system") {
             let given = turns.iter().filter(|turn| turn.role == Role::System);
             let mut system: Vec<Value> = options.system_prompt.iter().map(|text| json!({"text": text})).collect();
@@ -105,7 +110,7 @@ impl Dialect for Converse {
                 body.field("system", &system)?;
             }
         }
-        body.field("messages", &conversation(&turns, &options.model)?)
+        body.field("messages", &conversation(&turns, &options.model, binds)?)
     }
 
     fn count(&self, options: &Options, ask: &Ask) -> Result<Option<Counting>, String> {
@@ -170,6 +175,13 @@ impl Dialect for Converse {
 
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         content_of(body)
+    }
+
+    /// As at Anthropic.
+    fn binds_thoughts(&self, options: &Options) -> bool {
+        let thinking = options.extra_body.get("additionalModelRequestFields").and_then(|fields| fields.get("thinking"));
+        let kind = thinking.and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
+        is_claude(&options.model) && kind != Some("enabled")
     }
 }
 

@@ -191,7 +191,7 @@ fn said<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Part<'a>>, String> {
     let mut written = Vec::with_capacity(kept.len());
     for one in replay(kept, turn, kind) {
         match one {
-            Written::Raw(raw) => {
+            Written::Raw(raw) | Written::Late(raw) => {
                 if matches!(kind(&raw, 0), Kind::Call(..)) {
                     unsigned();
                 }

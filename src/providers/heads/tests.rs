@@ -9,6 +9,7 @@ use super::*;
 use crate::providers::dialect::Dialect;
 use crate::providers::media::{Media, MediaKind};
 use crate::providers::prompt::{Message, Part};
+use crate::providers::reply::ToolCall;
 use crate::providers::table::{Api, row};
 use crate::providers::testing;
 
@@ -109,6 +110,19 @@ fn short_heads_and_providers_that_are_not_known_have_none() {
         let by_hand = json!({"system_prompt": text("s", 5_000), "extra_body": {name: []}});
         assert_eq!(Case::new("anthropic", "claude-sonnet-5", by_hand).plan(&three()), None, "{name}");
     }
+}
+
+#[test]
+fn heads_that_are_almost_long_enough_are_worth_a_word() {
+    let is = |provider: &str, options: Value| Case::new(provider, "claude-sonnet-5", options).heads.are_too_short();
+    assert!(is("anthropic", json!({"system_prompt": text("s", 512)})));
+    assert!(!is("anthropic", json!({"system_prompt": text("s", 511)})));
+    assert!(is("anthropic", json!({"cache_prompt": "1h"})));
+    assert!(!is("anthropic", json!({"system_prompt": text("s", 512), "cache_prompt": "never"})));
+    assert!(!is("ollama", json!({"system_prompt": text("s", 512), "cache_prompt": "1h"})));
+    assert!(!is("anthropic", json!({})));
+    // Where this is long enough, something else is the reason.
+    assert!(!is("anthropic", json!({"system_prompt": text("s", 1_024), "cache_prompt": "1h"})));
 }
 
 #[test]
@@ -327,6 +341,50 @@ fn no_key_has_more_requests_a_minute_than_a_machine_takes() {
     // Sixty a minute: four keys, each with fifteen.
     assert_eq!(counts(600, case.now + Duration::from_secs(59)).len(), 4);
     assert_eq!((keys(Some(0.5)), keys(Some(16.0)), keys(Some(600.0)), keys(Some(1e9))), (1, 2, 40, 64));
+}
+
+/// A conversation of rounds with so many calls at once.
+fn rounds(calls: usize, rounds: usize) -> Ask {
+    let mut messages = vec![say(Role::User, &[&text("q", 2_000)])];
+    for round in 0..rounds {
+        let id = |call: usize| format!("c{round}_{call}");
+        let made = |call| ToolCall::new(id(call), "f".to_owned(), "{}".to_owned());
+        messages.push(Message { tool_calls: (0..calls).map(made).collect(), ..say(Role::Assistant, &[]) });
+        let results = (0..calls).map(|call| Message { tool_call_id: Some(id(call)), ..say(Role::Tool, &["7"]) });
+        messages.extend(results);
+    }
+    Ask::new(Prompt::from(messages))
+}
+
+#[test]
+fn what_the_round_before_has_written_is_found_however_many_blocks_a_round_has() {
+    for (provider, model) in [("anthropic", "claude-sonnet-5"), ("openrouter", "anthropic/claude-sonnet-5")] {
+        let marked = |ask: Ask| {
+            let options = json!({"tools": [{"name": "f", "parameters": {"type": "object"}}]});
+            let case = Case::new(provider, model, options);
+            let written = case.request(vec![ask])["messages"].clone();
+            let blocks = written.as_array().unwrap().iter().flat_map(|message| {
+                let mut blocks: Vec<&Value> =
+                    message["content"].as_array().map_or_else(Vec::new, |all| all.iter().collect());
+                if message["content"].is_string() {
+                    blocks.push(message);
+                }
+                blocks.extend(message["tool_calls"].as_array().into_iter().flatten());
+                blocks
+            });
+            let marks = blocks.enumerate().filter(|(_, block)| block.get("cache_control").is_some());
+            marks.map(|(place, _)| place).collect::<Vec<_>>()
+        };
+        for calls in [1, 3, 10, 25, 100] {
+            let before = marked(rounds(calls, 2)).pop().unwrap();
+            let now = marked(rounds(calls, 3));
+            assert!(now.len() <= 2, "{now:?}");
+            let finds = |mark: &usize| (before..before + LOOK_BACK).contains(mark);
+            assert!(now.iter().any(finds), "{provider}, {calls} calls: {before} from {now:?}");
+        }
+        assert_eq!(marked(rounds(3, 3)).len(), 1, "the newest mark is near enough");
+        assert_eq!(marked(rounds(25, 1)).len(), 1, "the request before has marked nothing");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
+use super::shared::Payload;
 use super::streams::{Clocks, ResponsesFold};
 use super::{schema_dialects, status};
 
@@ -24,7 +25,7 @@ mod reply;
 mod request;
 
 use reply::Response;
-use request::{InputItem, InputPart, PlainPart, write};
+use request::{InputItem, InputPart, PlainPart, without_reasoning, write};
 
 const PROTOCOL: &str = "Responses";
 
@@ -43,7 +44,10 @@ const COUNTED: &[&str] = &[
 ];
 
 /// The dialect.
-pub struct Responses;
+pub struct Responses {
+    /// Whether the server sends events while a model thinks (Azure, each 30 s).
+    pub pings: bool,
+}
 
 impl Dialect for Responses {
     fn protocol(&self) -> &'static str {
@@ -127,7 +131,7 @@ impl Dialect for Responses {
             path: (self.path(model), None),
             fields: fields([("stream", Some(json!(true)))]),
             fold: || Box::<ResponsesFold>::default(),
-            clocks: Clocks::SILENT,
+            clocks: if self.pings { Clocks::PINGED } else { Clocks::SILENT },
         })
     }
 
@@ -204,6 +208,13 @@ impl Dialect for Responses {
     fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
         RawValue::from_string(output_of(body)?.into()).ok()
     }
+
+    /// What was encrypted for another organisation, or with a key that is gone, nobody can read.
+    fn without_thoughts(&self, body: &Payload, error: &ProviderError) -> Option<Vec<u8>> {
+        let is_unreadable = matches!(error, ProviderError::Status { status: 400, code: Some(code), .. }
+            if code == "invalid_encrypted_content");
+        if is_unreadable { without_reasoning(&body.joined()) } else { None }
+    }
 }
 
 /// What replies are to hold beside the answer: log-probabilities, and with tools what a reasoning model wants back. (Other
@@ -234,15 +245,26 @@ mod tests {
     use crate::providers::prompt::{Message, Part, Prompt};
     use crate::providers::testing;
 
+    const OPENAI: Responses = Responses { pings: false };
+
+    #[test]
+    fn unreadable_thoughts_are_left_out_and_nothing_else() {
+        let body = br#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"reasoning","id":"rs","encrypted_content":"x"},{"type":"function_call","id":"fc","call_id":"c","arguments":"{\"z\": 1e2}"},{"type":"function_call_output","id":"own","call_id":"c","output":"1.0"}],"n":1.0}"#;
+        let expected = br#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"function_call","call_id":"c","arguments":"{\"z\": 1e2}"},{"type":"function_call_output","id":"own","call_id":"c","output":"1.0"}],"n":1.0}"#;
+        assert_eq!(without_reasoning(body).as_deref(), Some(&expected[..]));
+        assert_eq!(without_reasoning(expected), None);
+        assert_eq!(without_reasoning(br#"{"input":"a"}"#), None);
+    }
+
     fn read(body: Value) -> Result<Answer, ProviderError> {
-        Responses.read(body.to_string().as_bytes(), &HeaderMap::new())
+        OPENAI.read(body.to_string().as_bytes(), &HeaderMap::new())
     }
 
     #[test]
     fn a_text_is_the_input_and_a_conversation_a_list() {
         let options = testing::options(json!({"model": "m", "system_prompt": "s", "max_tokens": 5,
             "reasoning_effort": "low", "schema": {"name": "S", "schema": {"type": "integer"}, "check": false}}));
-        let written = testing::request(&Responses, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
+        let written = testing::request(&OPENAI, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(
             written,
             json!({"model": "m", "store": false, "instructions": "s", "max_output_tokens": 5, "input": "Hi",
@@ -258,8 +280,7 @@ mod tests {
             Message { tool_calls: vec![call], ..say(Role::Assistant, "Well") },
             Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, "7") },
         ]);
-        let written =
-            testing::request(&Responses, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
+        let written = testing::request(&OPENAI, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(
             written["input"],
             json!([{"role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
@@ -268,7 +289,7 @@ mod tests {
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c", "output": "7"}])
         );
-        assert!(Responses.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("does not support n"));
+        assert!(OPENAI.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("does not support n"));
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn write<'a>(
     let mut replayed = Vec::new();
     for written in replay(kept, turn, |raw, _| kind(raw)) {
         match written {
-            Written::Raw(raw) => {
+            Written::Raw(raw) | Written::Late(raw) => {
                 let mut item: Fields = serde_json::from_str(raw.get()).unwrap_or_default();
                 let has = |name: &str| item.0.iter().any(|(key, value)| key == name && value.get() != "null");
                 // What is not stored and not encrypted says nothing to the server, which then rejects the request.
@@ -133,6 +133,28 @@ pub fn write<'a>(
     }
     items.extend(replayed);
     Ok(())
+}
+
+/// A request without reasoning items, and without the ids of what followed them: with an id, the server wants both. `None`:
+/// it has none.
+pub fn without_reasoning(body: &[u8]) -> Option<Vec<u8>> {
+    let mut fields: Fields = serde_json::from_slice(body).ok()?;
+    let (_, input) = fields.0.iter_mut().find(|(name, _)| name == "input")?;
+    let mut items: Vec<Fields> = serde_json::from_str(input.get()).ok()?;
+    let count = items.len();
+    items.retain(|item| !is_reasoning(item));
+    if items.len() == count {
+        return None;
+    }
+    for item in &mut items {
+        let is_own = item
+            .0
+            .iter()
+            .any(|(name, value)| name == "type" && matches!(value.get(), "\"message\"" | "\"function_call\""));
+        item.0.retain(|(name, _)| !is_own || name != "id");
+    }
+    *input = serde_json::value::to_raw_value(&items).ok()?;
+    serde_json::to_vec(&fields).ok()
 }
 
 fn is_reasoning(item: &Fields) -> bool {

@@ -8,14 +8,28 @@ use crate::providers::versions::version;
 
 /// Anthropic's SDKs refuse a plain call whose answer may take longer than ten minutes (3,600 s for 128,000 tokens, 2026).
 const MOST_PLAIN_TOKENS: u64 = 21_333;
+/// Of Claude Opus 4 and 4.1, which are slower, they refuse more than this.
+const MOST_OF_OLD_OPUS: u64 = 8_192;
 
 /// Whether a request with these options is better answered by a stream.
 pub fn is_wanted(options: &Options) -> bool {
     match options.stream {
         Stream::Always => true,
         Stream::Never => false,
-        Stream::Auto => options.max_tokens.is_some_and(|most| most > MOST_PLAIN_TOKENS) || thinks(options),
+        Stream::Auto => options.max_tokens.is_some_and(|most| most > most_plain(&options.model)) || thinks(options),
     }
+}
+
+/// The longest answer that comes in one piece, tokens.
+fn most_plain(model: &str) -> u64 {
+    let name = model.to_ascii_lowercase();
+    // What stands before it differs between Anthropic, Bedrock and OpenRouter.
+    let is_old_opus = name.contains("claude-4-opus")
+        || name
+            .find("claude-opus-")
+            .and_then(|place| version(&name[place..], "claude-opus-"))
+            .is_some_and(|found| found <= (4, 1));
+    if is_old_opus { MOST_OF_OLD_OPUS } else { MOST_PLAIN_TOKENS }
 }
 
 /// Whether the model is asked to think for long.
@@ -115,7 +129,7 @@ mod tests {
             "gpt-4.1",
             "gpt-5-chat-latest",
             "claude-sonnet-5",
-            "claude-opus-4-20250514",
+            "claude-opus-4-5",
             "gemini-2.5-flash",
             "o365",
             "grok-3",
@@ -129,6 +143,20 @@ mod tests {
             assert!(wanted(json!({"model": model, "extra_body": {"thinking": {"type": "enabled"}}})), "{model}");
             assert!(!wanted(json!({"model": model, "extra_body": {"thinking": {"type": "disabled"}}})), "{model}");
             assert!(wanted(json!({"model": model, "stream": "always"})), "{model}");
+        }
+        for model in [
+            "claude-opus-4-20250514",
+            "claude-opus-4-0",
+            "claude-opus-4-1-20250805",
+            "claude-4-opus-20250514",
+            "claude-opus-4@20250514",
+            "us.anthropic.claude-opus-4-1-20250805-v1:0",
+            "anthropic/claude-opus-4.1",
+        ] {
+            assert!(!wanted(json!({"model": model})), "{model}");
+            assert!(!wanted(json!({"model": model, "max_tokens": 8_192})), "{model}");
+            assert!(wanted(json!({"model": model, "max_tokens": 8_193})), "{model}");
+            assert!(!wanted(json!({"model": model, "max_tokens": 8_193, "stream": "never"})), "{model}");
         }
     }
 }
