@@ -8,6 +8,7 @@ SIGTERM).
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import signal
 import sys
@@ -24,7 +25,19 @@ from ..artifacts import package_version
 
 
 class _Group(click.Group):
-    """Escapes control characters in errors: they may come from files and servers."""
+    """Escapes control characters in errors, which may come from files and servers; reports a full disk."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+                raise
+            from .files import silence_stdout
+
+            silence_stdout()  # or its buffer would fail once more when the interpreter exits
+            click.echo(f"Error: the output cannot be written: {error.strerror}; free some space", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
