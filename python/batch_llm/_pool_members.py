@@ -173,12 +173,14 @@ def tell(kind: str, label: str, why: str) -> None:
         log_event(
             logging.WARNING,
             "member_dropped",
-            "%s is not asked any more: %.300s. Check its key and its model",
+            "%s was dropped from the pool: %.300s. Check its key and its model",
             label,
             why,
             member=label,
         )
     elif kind == "ejected":
-        log_event(logging.INFO, "member_ejected", "%s is left out for a while: %.300s", label, why, member=label)
+        log_event(
+            logging.INFO, "member_ejected", "%s is ejected from the pool for a while: %.300s", label, why, member=label
+        )
     else:
-        log_event(logging.INFO, "member_back", "%s answers again", label, member=label)
+        log_event(logging.INFO, "member_back", "%s is back in the pool", label, member=label)

@@ -365,7 +365,7 @@ def _check(number: int, one: Any) -> None:
     if not callable(getattr(one, "execute", None)):
         raise TypeError(f"member {number} must be a strategy, not {type(one).__name__}; pool() takes functions too")
     if isinstance(one, NativeStrategy) and not hasattr(one, "response_model"):
-        raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+        raise ValueError(f"member {number} is an embedding strategy; a pool takes chat models only")
 
 
 def _endpoint(one: Any, number: int) -> int:

@@ -239,14 +239,14 @@ def _check(members: Sequence[Any], everybody: Sequence[Any], hedge: object) -> N
         if isinstance(one, PoolStrategy):
             raise ValueError(f"member {number} is a pool itself; put its members into this one")
         if not hasattr(one, "response_model"):
-            raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+            raise ValueError(f"member {number} is an embedding strategy; a pool takes chat models only")
         if one._fresh_key is not None:
-            raise ValueError(f"member {number} has a function for its key; give it a fixed key")
+            raise ValueError(f"member {number} has a function as api_key; give it a fixed key")
         for name in ("response_model", "response_parser", "reask"):
             if getattr(one, name) != getattr(first, name):
-                raise ValueError(f"member {number} has another {name} than the first; give all the same")
+                raise ValueError(f"member {number} has another {name} than the first; give all members the same")
         if one._toolbox.spec != first._toolbox.spec:
-            raise ValueError(f"member {number} has other tools than the first; give all the same")
+            raise ValueError(f"member {number} has different tools from the first; give all members the same")
         if (one._rules is None) != (first._rules is None):
             raise ValueError("rounds or turn must be given to all members, or to none")
         if one._rules is not None and (one.provider, one.model) != (first.provider, first.model):

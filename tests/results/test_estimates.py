@@ -96,7 +96,7 @@ def test_intervals_of_samples_hold():
 def test_where_nothing_can_be_counted_the_length_counts_and_the_error_is_said(tiktoken, strategy, why):
     found = run(strategy, ["x" * 4000] * 10, dry_run="sample").estimate
     assert why in found.counted_by
-    assert "-33 % to +100 %" in found.counted_by
+    assert "-33% to +100%" in found.counted_by
     low, expected, high = found.input_tokens
     assert (low / expected, high / expected) == (pytest.approx(2 / 3), 2.0)
     assert found.sampled == 0

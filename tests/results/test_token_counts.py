@@ -47,7 +47,7 @@ def test_the_provider_counts_what_it_will_be_paid_for(name):
     assert batch.failed == 0
     assert found.input_tokens == pytest.approx((batch.total_input_tokens,) * 3)
     assert found.counted_by == f"{name.partition(':')[0]}'s endpoint that counts tokens, all of them"
-    assert f"{len(PROMPTS)} prompts were sent to be counted, none to be answered" in str(found)
+    assert f"{len(PROMPTS)} prompts were sent to the endpoint that counts tokens; no answer was generated" in str(found)
     assert found.to_dict()["sent_to_count"] == len(PROMPTS)
 
 
@@ -90,7 +90,7 @@ def test_a_count_is_tried_again_and_some_that_fail_do_not_matter():
 def test_if_the_provider_does_not_count_the_length_does_and_the_reason_is_said_once(fault, why):
     with SimulatedProvider(faults=[fault]) as provider:
         found = run(strategy_of("anthropic:claude-sonnet-5", provider), PROMPTS, dry_run="sample").estimate
-    assert "-33 % to +100 %: anthropic did not count the tokens: " in found.counted_by
+    assert "-33% to +100%: anthropic did not count the tokens: " in found.counted_by
     assert why in found.counted_by
     assert found.sampled == 0
     assert found.sent_to_count
@@ -120,7 +120,7 @@ def test_the_command_line_has_the_provider_count(tmp_path, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
     with SimulatedProvider(api_key="key") as provider:
         arguments = ("run", "in.jsonl", "-m", "anthropic:claude-x", "--dry-run", "--sample", "--base-url", provider.url)
-        assert "2 prompts were sent to be counted" in call(*arguments).output
+        assert "2 prompts were sent to the endpoint that counts tokens" in call(*arguments).output
         assert json.loads(call(*arguments, "--json").output)["data"]["sent_to_count"] == 2
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     without = call(*arguments[:-2]).output

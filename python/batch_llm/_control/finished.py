@@ -51,7 +51,7 @@ class FinishedRun:
 
     def _look(self) -> Inspection:
         if self.entry.store is None:
-            raise ControlError("store", f"the run {self.entry.id} had no store: nothing more is known of it")
+            raise ControlError("store", f"the run {self.entry.id} had no store, so nothing more is known about it")
         try:
             return inspect(self.entry.store)
         except (ArtifactError, OSError, ValueError) as error:
@@ -115,7 +115,8 @@ class FinishedRun:
         found: Any = self._last_words().get("explanation")
         if found is None:
             raise ControlError(
-                "store", "the run was killed, or is older than this command: what limited it is not known"
+                "store",
+                "the run was killed, or was made by a version without this command; what limited it is not known",
             )
         explanation: Explanation = found
         return explanation

@@ -258,7 +258,7 @@ class Guards:
         if category == BatchInterruptedError.category:
             return "the job was stopped" if self._job_over == category else "the run was interrupted"
         if category == InBatchError.category:
-            return "the other items are waiting in batches at the provider"
+            return "requests are waiting in batches at the provider"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:

@@ -38,7 +38,7 @@ class Bounds(Protocol):
 _WORDS = {
     "workers": (
         "all workers were busy",
-        "raise the concurrency, or set concurrency='auto' to find it automatically",
+        "raise the concurrency (max_workers), or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
         "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",

@@ -50,7 +50,9 @@ class RunEstimate:
         most = "no maximum is set" if self.most_output_tokens is None else f"at most {self.most_output_tokens:,}"
         sent = "nothing was sent"
         if self.sent_to_count:
-            sent = f"{self.sent_to_count:,} prompts were sent to be counted, none to be answered"
+            sent = (
+                f"{self.sent_to_count:,} prompts were sent to the endpoint that counts tokens; no answer was generated"
+            )
         lines = [
             f"{self.requests:,} requests; {sent}",
             f"input   {expected:,.0f} tokens ({low:,.0f} to {high:,.0f}), counted by {self.counted_by}",

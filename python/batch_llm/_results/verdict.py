@@ -42,6 +42,11 @@ class Facts(Bounds, Protocol):
         ...
 
     @property
+    def not_sent(self) -> int:
+        """Those that were never sent."""
+        ...
+
+    @property
     def replayed(self) -> int:
         """Those whose result was there already."""
         ...
@@ -120,14 +125,16 @@ def _end_of(stats: Facts) -> Verdict | None:
     if stats.ended == "budget_exceeded":
         return Verdict("budget", f"the run ended early, because {reason}", "raise the budget")
     if stats.ended == "batch_timeout":
-        return Verdict("deadline", f"the run ended early, because {reason}", "allow it more time")
+        return Verdict(
+            "deadline", f"the run ended early, because {reason}", "raise batch_timeout (--deadline), or the concurrency"
+        )
     if stats.ended == "provider_outage":
         return Verdict("outage", f"the run ended early, because {reason}", "run it again when the provider is up")
     if stats.ended == "artifact_error":
-        return Verdict("store", f"the run ended early, because {reason}", "make room for the store, or move it")
+        return Verdict("store", f"the run ended early, because {reason}", "free disk space for the store, or move it")
     if stats.failed and not stats.succeeded:
         name, count = max(stats.error_counts.items(), key=lambda entry: entry[1], default=("an unknown error", 0))
-        which = f"all {stats.failed:,} items" if stats.failed > 1 else "the only item"
+        which = _which(stats)
         share = "" if count in (0, stats.failed) else f", {count:,} of them"
         error = " ".join(stats.failure.split())[:LONGEST_ERROR].rstrip(". ") or name
         what = error if error.startswith(name) else f"{name} ({error})"
@@ -135,7 +142,7 @@ def _end_of(stats: Facts) -> Verdict | None:
     if stats.ended == "fail_fast":
         return Verdict("failures", f"the run ended early, because {reason}", "correct that, then run it again")
     if stats.replayed and stats.replayed == stats.processed:
-        return Verdict("reused", "all results were there already, so nothing was sent", "")
+        return Verdict("reused", "all results were reused, so nothing was sent", "")
     return None
 
 
@@ -156,6 +163,13 @@ def _remedy(name: str, error: str) -> str:
             if any(word in text for word in words):
                 return remedy
     return "correct that, then run it again"
+
+
+def _which(stats: Facts) -> str:
+    """The failed items of a run in which none succeeded."""
+    if stats.failed == 1:
+        return "the only item that was sent" if stats.not_sent else "the only item"
+    return f"all {stats.failed:,} items{' that were sent' if stats.not_sent else ''}"
 
 
 def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:

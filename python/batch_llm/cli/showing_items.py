@@ -105,5 +105,5 @@ def comparison(figures: Any) -> str:
 
 
 def _percent(share: float) -> str:
-    # Rounded down: not all is not 100 %.
-    return f"{int(share * 1000) / 10:.1f} %"
+    # Rounded down: not all is not 100%.
+    return f"{int(share * 1000) / 10:.1f}%"

@@ -84,7 +84,7 @@ function curves(chart) {
     { title: "Tokens per second", lines: [line("input", chart.input), line("output", chart.output)], format: rate },
     { title: "Cost so far", lines: [line("dollars", chart.spent)], format: money },
     {
-      title: "What limited the run", stacked: true, format: (value) => `${Math.round(value * 100)} %`,
+      title: "What limited the run", stacked: true, format: (value) => `${Math.round(value * 100)}%`,
       note: "What attempts waited for first, as a share of the time",
       lines: limits(chart).map(([name, values]) => line(WAITS[name], values, `--wait-${name}`)),
     },
