@@ -142,7 +142,7 @@ class RunStore:
         try:
             self._journal.note(event)
         except (ArtifactError, ValueError) as error:
-            self._log.event(logging.WARNING, "event_not_stored", "What was done to the run is not stored: %s", error)
+            self._log.event(logging.WARNING, "event_not_stored", "A change of the run could not be stored: %s", error)
 
     def close(self) -> None:
         """Write everything and close the files."""
