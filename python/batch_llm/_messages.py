@@ -64,7 +64,7 @@ def of_turn(returned: Any) -> list[dict[str, Any]]:
     elif isinstance(returned, Mapping):
         returned = [returned]
     if not isinstance(returned, (list, tuple)) or not returned:
-        raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
+        raise TypeError(f"turn must return a string, messages, End(output) or None, not {quoted(returned)}")
     added = as_messages(returned)
     for message in added:
         if isinstance(message.get("content"), (list, tuple)):

@@ -31,15 +31,15 @@ _HEDGES = {"tail": "tail", True: "always", False: "never"}
 
 @dataclass(frozen=True)
 class Fallback:
-    """A strategy that a pool asks when its members cannot answer.
+    """A strategy that a pool tries when its members cannot answer.
 
     Args:
         strategy: A strategy, a model's name, such as ``"anthropic:claude-sonnet-5"``, or a function of a prompt.
-        on: What it is asked for. ``"refusal"``: the model refuses. ``"overload"``: no member can be asked, or all have
+        on: The reasons to try it. ``"refusal"``: the model refuses. ``"overload"``: no member is available, or all have
             failed. ``"context_length"``: the prompt is too long for the member's model. ``"content_filter"``: the
-            provider's filter blocks the prompt or the answer. ``"invalid"``: an answer does not match the schema, after
-            the model was shown its mistake. ``"escalated"``: the pool's ``escalate_if`` finds the answer doubtful. By
-            default all of them.
+            provider's filter blocks the prompt or the answer. ``"invalid"``: an answer does not match the schema, and
+            neither does the answer to a retry that shows the mistake. ``"escalated"``: the pool's ``escalate_if``
+            returned true. By default all of them.
 
     Raises:
         ValueError: If ``on`` contains something else.

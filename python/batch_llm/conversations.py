@@ -40,7 +40,7 @@ USUAL_ROUNDS = 8
 TOOL_TIMEOUT = 60.0
 """Limit of one tool call, seconds."""
 MOST_CALLS = 128
-"""Most calls of one reply that run. A model that makes more has lost its way."""
+"""Most calls of one reply that run. A model that makes more is stuck in a loop."""
 _PROCESS = os.urandom(10).hex()
 _calls = itertools.count(1)
 RAW = "_raw"
@@ -52,7 +52,7 @@ class Reply:
     """A reply of the model, for a ``turn`` function.
 
     Args:
-        output: The answer: a text, or an object of the ``response_model``.
+        output: The answer: a string, or an object of the ``response_model``.
         token_usage: Its tokens; see :class:`~batch_llm.TokenUsage`.
         metadata: What the provider reports of it; see :class:`~batch_llm.NativeStrategy`.
     """

@@ -139,7 +139,7 @@ class Sampling:
         except UncountableError as error:
             why = f"their length, 4 bytes per token, which may be wrong by -33% to +100%: {error}"
             return by_length(self._expected), 0, why, sent
-        which = "all of them" if len(counted) == self._items else f"a sample of {len(counted):,}"
+        which = "all prompts" if len(counted) == self._items else f"a sample of {len(counted):,}"
         how = f"{' and '.join(names)}, {which}"
         return by_sample(counted, self._expected, self._items), len(counted), how, sent
 

@@ -73,29 +73,29 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
 
     Hooks: ``prepare()`` of a member is called before its first request; if it raises, the member has failed, and the
     next request calls it again. ``on_error()`` of a member is called each time that it fails, before another one is
-    asked; after a time-out, that of the member that was asked last. ``cleanup()`` is called when that of the pool is,
-    for members that were asked. All members get the same ``state`` of an item.
+    called; after a timeout, on the member that was called last. ``cleanup()`` of a member is called with that of the
+    pool, if the member was called. All members get the same ``state`` of an item.
 
     What a failure means is decided by the member's ``recommended_error_classifier()``, or else by
-    :class:`DefaultErrorClassifier`: errors that are not worth a retry, and answers that do not match, are no fault of
-    the member's.
+    :class:`DefaultErrorClassifier`: errors that are not retryable, and answers that do not match their type, do not
+    count as failures of the member.
 
-    Different from pools of native members: queues of servers are not read, and prompts that begin alike are not kept
-    together. A member belongs to one pool at a time.
+    Unlike pools of native members, server queues are not read, and prompts with the same beginning are not sent to the
+    same member. A member belongs to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.
 
     Args:
         members: The strategies.
-        fallback: Strategies to ask when the members cannot answer, in this order.
-        weights: How much of the load each member gets, in terms of the others.
+        fallback: Strategies to try when the members cannot answer, in this order.
+        weights: How much of the load each member gets, relative to the others.
         hedge: When a request that takes long is sent a second time; see :func:`pool`.
         escalate_if: Which answers are doubtful; see :func:`pool`. Called on the event loop.
 
     Raises:
         ValueError: If the members cannot be one strategy; the message says why.
-        TypeError: If a member is no strategy.
+        TypeError: If a member is not a strategy.
     """
 
     @keeps_arguments

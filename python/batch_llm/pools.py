@@ -51,14 +51,14 @@ class PoolStrategy(Pooled, NativeStrategy[TOutput]):
 
     Args:
         members: The strategies.
-        fallback: Strategies to ask when the members cannot answer, in this order.
-        weights: How much of the load each member gets, in terms of the others.
+        fallback: Strategies to try when the members cannot answer, in this order.
+        weights: How much of the load each member gets, relative to the others.
         hedge: When a request that takes long is sent a second time; see :func:`pool`.
         escalate_if: Which answers are doubtful; see :func:`pool`.
 
     Raises:
         ValueError: If the members cannot be one strategy; the message says why.
-        TypeError: If a member is no native strategy.
+        TypeError: If a member is not a native strategy.
     """
 
     @keeps_arguments
@@ -123,44 +123,43 @@ def pool(
 
     Each member has its own limits, pace and health, shared with other strategies that use the same provider, key and
     model. A request goes to the one of two random members with the lower expected wait. If it fails because of the
-    member, it goes to another one at once, which uses up no attempt; only if all others are at their limits, it waits.
+    member, it goes to another one at once, which uses up no attempt; it waits only if all others are at their limits.
 
-    A member is not asked for 5 s (then 10 s, up to 60 s) after three failed connections or five failed requests in a
-    row, or if many more of its requests fail than of the others'; then one request finds out whether it is back. At
-    most half of the members are left out so, never the last. Members that take three times as long as the fastest get
-    requests only while the others are at their limits. A member whose key is wrong or out of credit, or that has not
-    got the model, is left out for good, with a warning.
+    A member is ejected for 5 s (then 10 s, up to 60 s) after three failed connections or five failed requests in a row,
+    or if many more of its requests fail than of the others'; then one probe decides whether it is back. At most half of
+    the members are ejected at a time, never the last. Members that take three times as long as the fastest get requests
+    only while the others are at their limits. A member whose key is wrong or out of credit, or that does not have the
+    model, is dropped, with a warning.
 
-    Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
-    the same member, as long as that has at most 1.25 times the mean load. Requests of others that wait there, as the
-    server's page ``/metrics`` tells, are part of its load. Keys of one account, as response headers name
-    it, share limits.
+    Each vLLM or SGLang server has its own prompt cache: prompts with the same first 2 KB go to the same member, as long
+    as its load is at most 1.25 times the mean. Queued requests of other clients, which the server reports in
+    ``/metrics``, are part of the load. Keys of one account, as named in response headers, share limits.
 
     Args:
         members: Strategies, models' names, such as ``"openai:gpt-5-mini"``, or functions of a prompt; or one name, with
             a list of keys or of base URLs.
-        fallback: The same, or :class:`Fallback` objects: asked in this order when the members cannot answer.
-        weights: How much of the load each member gets, in terms of the others; by default all the same.
-        hedge: ``"tail"``: when a run has nothing left to start, a request that takes longer than 95 of 100 others is
-            sent once more, to another member if there is one; the first answer counts, and the other request is
-            cancelled. At most 1.5 % of all requests are, none while half of the members are left out, while all are at
-            their limits, or while the run has a budget. The cost of the cancelled request is counted as that of the
-            answer. ``True``: not only at the end; ``False``: never.
-        escalate_if: A function of the output, such as a text or a parsed object. If it returns true, the request goes
-            to the first fallback for ``"escalated"``, within the same attempt; if that fails, the answer stays. It is
-            called in a thread of the extension, and must be quick. If it raises, the answer stays, with a warning.
-            Answers that are followed while they come (``stream_tokens()``) are not checked.
+        fallback: The same, or :class:`Fallback` objects: tried in this order when the members cannot answer.
+        weights: How much of the load each member gets, relative to the others; by default all get the same.
+        hedge: ``"tail"``: when a run has nothing left to start, a request that takes longer than the p95 latency is
+            sent a second time, to another member if there is one; the first answer counts, and the other request is
+            cancelled. At most 1.5% of all requests are hedged, and none while half of the members are ejected, while
+            all are at their limits, or in a run with a budget. A cancelled request is assumed to cost as much as the
+            answer. ``True``: during the whole run; ``False``: never.
+        escalate_if: A function of the output, a string or a parsed object. If it returns true, the request goes to the
+            first fallback for ``"escalated"``, within the same attempt; if that fails, the first answer is used. It is
+            called in a thread of the extension, so it must be quick. If it raises, the first answer is used, with a
+            warning. Streamed answers (``stream_tokens()``) are not checked.
         api_key: A key, or a list with a key for each member; for members given by name.
         base_url: An address, or a list with one for each member; for members given by name.
         options: Arguments for members and fallbacks that are given by name; see :class:`NativeStrategy`.
 
     Returns:
         A strategy for :func:`run` and everything else that takes one: a :class:`PoolStrategy` if all members and
-        fallbacks are native; otherwise a :class:`MixedPoolStrategy`, which says what is different there.
+        fallbacks are native; otherwise a :class:`MixedPoolStrategy`; its documentation lists the differences.
 
     Raises:
         ValueError: If the members cannot be one strategy, or an argument is invalid; the message says why.
-        TypeError: If a member is no strategy, or an option is unknown.
+        TypeError: If a member is not a strategy, or an option is unknown.
     """
     given: dict[str, Any] = dict(options)
     check_known(given, (*NativeOptions.__annotations__, "response_model", "response_parser"), "pool()")
