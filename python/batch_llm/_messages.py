@@ -69,7 +69,7 @@ def of_turn(returned: Any) -> list[dict[str, Any]]:
     for message in added:
         if isinstance(message.get("content"), (list, tuple)):
             message["content"] = [_written(part) for part in message["content"]]
-    Messages(added)  # what cannot be sent is told here
+    Messages(added)  # raises for what cannot be sent
     return added
 
 

@@ -80,7 +80,7 @@ class Pooled:
 
     @property
     def dropped(self) -> list[str]:
-        """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
+        """The labels of members that were dropped: their key is wrong, or they do not have the model."""
         return self._pool.dropped()
 
     def _price(self, given: Any) -> Price | None:

@@ -206,7 +206,7 @@ class Conversation:
         self.has_own_prompt = True
         """Whether the prompt is that of the item; else a middleware has changed it."""
         self.is_stopped = False
-        """Whether the item has its result, so that nothing of the conversation goes on."""
+        """Whether the item has its result, so that the conversation does not continue."""
         self.paid_before: TokenUsage | None = None
         """Tokens of replies that an earlier run has paid for."""
         self.steps = steps
@@ -225,7 +225,7 @@ class Conversation:
         return self._sent if self._read is None else self._read
 
     def take(self, answer: tuple[Any, Any, dict[str, Any]]) -> bool:
-        """Take an answer, as the strategy read it; return whether the conversation goes on."""
+        """Take an answer, as the strategy read it; return whether the conversation continues."""
         output, usage, metadata = answer
         self._raw = raw = metadata.pop(RAW)
         state = metadata.pop("state", None)

@@ -62,7 +62,7 @@ _WAS_INVALID = "_pool_saw_invalid"
 _CORRECTION = "_pool_correction"
 """Name of the attribute of an item's state with the last answer and what was wrong with it."""
 _ASKED = "_pool_asked"
-"""Name of the attribute of an item's state with the number of the member that was asked last."""
+"""Name of the attribute of an item's state with the number of the member that was called last."""
 _SHORTEST_LOOK = 0.005
 """How often it is looked whether a second request may be sent, seconds at least."""
 _BY_DEFAULT = DefaultErrorClassifier()
@@ -140,17 +140,17 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
         return life
 
     async def prepare(self) -> None:
-        """Begin anew: members are prepared when they are asked first."""
+        """Start anew: members are prepared at their first request."""
         self._lives.pop(asyncio.get_running_loop(), None)
 
     async def cleanup(self) -> None:
-        """Clean up members that were asked since the last time; what they raise is logged."""
+        """Clean up members that were called since the last time; their exceptions are logged."""
         life = self._life()
         asked, life.asked = life.asked, {}
         await asyncio.gather(*(clean_up_quietly(one) for one in asked.values() if life.of(one).must_clean_up))
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
-        """Tell the member that was asked of a time-out; of other failures it knows."""
+        """Report a timeout to the member that was called; it knows of other failures."""
         number = None if state is None or _MEMBER in vars(exception) else vars(state).get(_ASKED)
         if number is not None and KnownStrategy(self.strategies[number]).hears_errors:
             await self.strategies[number].on_error(exception, attempt, state)
@@ -335,13 +335,13 @@ class _Life:
     def __init__(self, strategies: Sequence[Any]) -> None:
         self._known = {id(one): KnownStrategy(one) for one in strategies}
         self.asked: dict[int, Any] = {}
-        """Those that were asked, and have not been cleaned up since."""
+        """Those that were called, and have not been cleaned up since."""
 
     def of(self, strategy: Any) -> KnownStrategy:
         return self._known[id(strategy)]
 
     def asks(self, strategy: Any) -> KnownStrategy:
-        """What is known of a member that is about to be asked."""
+        """What is known of a member that is about to be called."""
         self.asked[id(strategy)] = strategy
         return self._known[id(strategy)]
 

@@ -29,7 +29,7 @@ def attach(run: str | os.PathLike[str] | None = None) -> AttachedRun:
 
         handle = batch_llm.attach("nightly")
         print((await handle.status())["progress"])
-        await handle.set(concurrency=20, reason="the provider asked for it")
+        await handle.set(concurrency=20, reason="the provider requested it")
 
     Args:
         run: The run's id or the beginning of it, its name, or the path or URL of its store. None: the only run of this

@@ -217,5 +217,5 @@ def _tokens(view: Inspection) -> Any:
 
 
 def _spent(view: Inspection) -> float | None:
-    """What the runs of a store have cost; None: nobody knows."""
+    """What the runs of a store have cost; None: it is unknown."""
     return view.cost if view.cost or not view.records_without_cost else None

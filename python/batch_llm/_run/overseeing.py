@@ -1,4 +1,4 @@
-"""Whoever controls a run from outside is told when it begins and how it ends. Used by ``_run.Run``."""
+"""Reports the start and the end of a run to its control from outside. Used by ``_run.Run``."""
 
 from __future__ import annotations
 
