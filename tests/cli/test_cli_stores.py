@@ -133,7 +133,10 @@ def test_prompts_of_the_input(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         ask(tmp_path / "in.jsonl", "-p", "Say {text}", "-o", tmp_path / "out.jsonl")
     store = tmp_path / "out.jsonl.store.db"
-    assert "prompt: the store does not have it" in call("inspect", store, "row-2").output
+    assert (
+        "prompt: not in the store; --prompts FILE reads it from the input of the run"
+        in call("inspect", store, "row-2").output
+    )
     given = ("--prompts", tmp_path / "in.jsonl", "-p", "Say {text}")
     assert "prompt:\n  Say number 1\n" in call("inspect", store, "row-2", *given).output
     call("export", store, tmp_path / "all.jsonl", *given)

@@ -133,6 +133,12 @@ def test_every_command_after_a_run(held):
     assert ask("status", "other", code=5)["message"].startswith("there is no run 'other'")
 
 
+def test_a_finished_run_still_says_that_its_concurrency_was_automatic(tmp_path):
+    batch_llm.run(Echo(), ["a", "b"], store=tmp_path / "auto.db", control="auto")
+    assert ask("status", "auto")["adaptive"] is True
+    assert "concurrency=auto, at most 10,000" in call("status", "auto").output
+
+
 def test_what_people_see(held):
     assert "held" in call("ps").output
     held.let_go(2)

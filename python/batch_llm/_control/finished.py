@@ -91,8 +91,7 @@ class FinishedRun:
             "termination": known.get("termination"),
             "changes": known.get("changes", []),
         }
-        if "error" in known:
-            made["error"] = known["error"]
+        made |= {name: known[name] for name in ("adaptive", "error") if name in known}
         if self.entry.store is not None:
             view = self._look()
             made["changes"] = changes.changes_of(view.events)[-_MOST_CHANGES:]
