@@ -62,8 +62,8 @@ class RunEstimate:
             lines.append("cost    unknown: a price is not known")
         else:
             least, about, highest = self.cost
-            end = "no maximum" if highest is None else f"${amount(highest)}"
-            lines.append(f"cost    about ${amount(about)} (${amount(least)} for prompts alone; at most: {end})")
+            end = "no maximum" if highest is None else f"at most ${amount(highest)}"
+            lines.append(f"cost    about ${amount(about)} (${amount(least)} for prompts alone; {end})")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

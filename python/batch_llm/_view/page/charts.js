@@ -59,7 +59,7 @@ function Charts({ charts, runs, theme }) {
     ${charts.length > 1 && html`<p><label>Run <select value=${chart.run} onChange=${(event) => choose(Number(event.target.value))}>
       ${charts.map((one) => html`<option value=${one.run}>${one.run} of ${runs}: ${count(one.attempts)} attempts in ${duration(one.end)}</option>`)}</select></label></p>`}
     <div class="charts">${drawn.map((one) => html`<${Chart} key=${one.title} ...${one} theme=${theme} />`)}</div>
-    <p class="dim">Times are since the start of the run; drag to enlarge, double-click to go back.</p></div>`
+    <p class="dim">Times are since the start of the run; drag to zoom, double-click to reset.</p></div>`
 }
 
 // Behind one attempt that waits for a limit all others wait for a worker: what they wait for first counts, once.
