@@ -168,7 +168,7 @@ def _name_of(strategy: Any) -> str:
 
 def tell(kind: str, label: str, why: str) -> None:
     """Log what has become of a member."""
-    why = mask(why)
+    why = mask(why).rstrip(". ")
     if kind == "dropped":
         log_event(
             logging.WARNING,

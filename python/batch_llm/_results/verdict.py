@@ -17,14 +17,17 @@ BUSY = 0.5
 """The share of the time for which the event loop is busy, from which on it is the limit."""
 SLOWER = 3.0
 """How many times as long as at others a request takes at an endpoint that is called slow."""
-RISING = 30.0
-"""Seconds of a run for which ``"auto"`` may still be raising the concurrency."""
 IN_FLIGHT = frozenset({"workers", "concurrency", "last_items"})
 """Reasons behind which is whatever attempts in flight wait for."""
 
 
 class Facts(Bounds, Protocol):
     """The counters of a run that show the cause."""
+
+    @property
+    def total(self) -> int:
+        """Items so far."""
+        ...
 
     @property
     def processed(self) -> int:
@@ -112,6 +115,8 @@ def verdict(stats: Facts) -> Verdict:
     whole = sum(stats.bound_by.values())
     if whole <= 0:
         return Verdict("nothing", "no time was recorded: nothing has run", "")
+    if not stats.total and not stats.processed:
+        return Verdict("nothing", "there were no items", "")
     name = max(stats.bound_by, key=lambda name: stats.bound_by[name])
     if name in IN_FLIGHT:
         return _of_attempts(stats, name, whole)
@@ -201,9 +206,6 @@ def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:
         meaning = f"for {share:.0%} of the time, all items had been sent{average}"
         return Verdict(name, meaning, "use a model that answers faster")
     meaning, remedy = meaning_of(stats, name)
-    if name == "concurrency" and whole < RISING:
-        meaning = f"'auto' was still raising the concurrency ({stats.concurrency:.0f} at the end)"
-        remedy = "in a short run, this is normal"
     return Verdict(name, f"for {share:.0%} of the time, {meaning}{average}", _first(remedy))
 
 
@@ -213,4 +215,6 @@ def _first(remedy: str) -> str:
 
 
 def _seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.3g} ms"
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
