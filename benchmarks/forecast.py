@@ -19,10 +19,10 @@ def main() -> None:
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for part, found in tally().items():
         cost, end = sorted(found.cost_width), sorted(found.end_width)
-        widths = [f"{100 * width[len(width) // 2]:.1f} %, {100 * width[-1]:.1f} %" for width in (cost, end)]
-        held = [f"{100 * sum(holds) / len(holds):.1f} %" for holds in (found.cost, found.end)]
-        steady = f"{100 * max(found.end_width_steady):.1f} %"
-        print(f"| {100 * part:.0f} % | {held[0]} | {widths[0]} | {held[1]} | {widths[1]} | {steady} |")
+        widths = [f"{100 * width[len(width) // 2]:.1f}%, {100 * width[-1]:.1f}%" for width in (cost, end)]
+        held = [f"{100 * sum(holds) / len(holds):.1f}%" for holds in (found.cost, found.end)]
+        steady = f"{100 * max(found.end_width_steady):.1f}%"
+        print(f"| {100 * part:.0f}% | {held[0]} | {widths[0]} | {held[1]} | {widths[1]} | {steady} |")
 
 
 if __name__ == "__main__":

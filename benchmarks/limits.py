@@ -60,8 +60,8 @@ def report(name: str, provider: SimulatedProvider, seconds: int, rate: float = R
     later = sum(1 for violation in stats.violations if violation.at >= from_second)
     used = sum(counts) / (len(counts) * rate / 60)
     print(
-        f"| {name} | {100 * used:.1f} % | {early} ({100 * early / stats.requests:.2f} %) "
-        f"| {100 * later / max(sum(counts), 1):.2f} % |",
+        f"| {name} | {100 * used:.1f}% | {early} ({100 * early / stats.requests:.2f}%) "
+        f"| {100 * later / max(sum(counts), 1):.2f}% |",
         flush=True,
     )
 
@@ -110,7 +110,7 @@ async def followed(seconds: int) -> None:
             seconds,
         )
         print(
-            f"\nHalved: {100 * len(halved) / received:.2f} % rate limited, "
+            f"\nHalved: {100 * len(halved) / received:.2f}% rate limited, "
             f"{sum(counts[third + 5 : 2 * third]) / (third - 5):.0f}/s of {RATE / 120:.0f}/s from 5 s on. "
             f"Doubled: {level:.0f}/s reached within {reached - 2 * third} s.",
             flush=True,

@@ -65,9 +65,9 @@ def scene(name: str, peer: tuple[str, str] | None, items: int, in_flight: int) -
             sent = [server.stats.requests for server in servers]
         rates.append(items / seconds)
         extra = 100 * (sum(sent) / items - 1)
-        rows.append(f"{failed:,} | {extra:.1f} % | {', '.join(f'{one:,}' for one in sent)}")
+        rows.append(f"{failed:,} | {extra:.1f}% | {', '.join(f'{one:,}' for one in sent)}")
     alone, pooled = rates
-    print(f"| {name} | {alone:.0f} | {pooled:.0f} | {100 * pooled / alone:.1f} % | {rows[-1]} |", flush=True)
+    print(f"| {name} | {alone:.0f} | {pooled:.0f} | {100 * pooled / alone:.1f}% | {rows[-1]} |", flush=True)
 
 
 def main() -> None:

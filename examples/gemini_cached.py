@@ -41,7 +41,7 @@ async def main(document: str) -> None:
         batch = await processor.process_all()
     for result in batch.results:
         print(f"{result.item_id}\n    {result.output if result.success else result.error}")
-    print(f"{batch.cache_hit_rate():.0f} % of the input tokens came from the cache")
+    print(f"{batch.cache_hit_rate():.0f}% of the input tokens came from the cache")
     await strategy.delete_cache()
 
 

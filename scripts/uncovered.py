@@ -54,7 +54,7 @@ def figures(language: str, files: dict[Path, Lines]) -> Iterator[str]:
     """Yield the total, and the files with the most lines that no test covers."""
     missed = {path: sum(not covered for covered in lines.values()) for path, lines in files.items()}
     total = sum(map(len, files.values()))
-    yield f"coverage of {language}: {100 * (1 - sum(missed.values()) / max(total, 1)):.1f} % of {total:,} lines"
+    yield f"coverage of {language}: {100 * (1 - sum(missed.values()) / max(total, 1)):.1f}% of {total:,} lines"
     for path in sorted(missed, key=missed.__getitem__, reverse=True)[:SHOWN]:
         if missed[path]:
             yield f"  {missed[path]:,} of {len(files[path]):,} not covered: {path.relative_to(ROOT)}"

@@ -168,7 +168,7 @@ fn climbing(arrows: &Arrows) -> Vec<String> {
     for (module, targets) in arrows {
         let part = part_of(module);
         let Some(floor) = floor_of(part) else {
-            found.push(format!("{part} is on no floor"));
+            found.push(format!("{part} is in no layer"));
             continue;
         };
         let is_below = |target: &&Module| part_of(target) == part || floor_of(part_of(target)) < Some(floor);
@@ -231,7 +231,7 @@ fn arrows_that_go_up_or_sideways_are_found() {
         ("bridge::messages", "use crate::{engine::run::Run, journal};"),
         ("attic", ""),
     ]));
-    assert_eq!(climbing(&arrows), ["attic is on no floor", "engine::run -> bridge::messages", "providers -> journal"]);
+    assert_eq!(climbing(&arrows), ["attic is in no layer", "engine::run -> bridge::messages", "providers -> journal"]);
 }
 
 #[test]

@@ -135,6 +135,9 @@ class _Latency(Protocol):
     @property
     def per_token(self) -> float: ...
 
+# Requests, input and output tokens expected, most input and most output tokens (None: unknown), kind of the item.
+_Estimate: TypeAlias = tuple[float, float, float | None, float | None, float | None, int]
+
 def leave_behind(loop: object) -> None:
     """Keep an event loop of the parent process for ever, in a forked child."""
 
@@ -186,7 +189,7 @@ class RunHandle:
         self,
         item: int,
         queue: int,
-        estimate: tuple[float, float, float | None, float | None, float | None, int] | None,
+        estimate: _Estimate | None,
     ) -> tuple[str, str] | None:
         """Send an item in another queue, whose attempt had no effect. Like :meth:`next_round`."""
 
@@ -200,7 +203,7 @@ class RunHandle:
             queue: Its number.
             board: The board.
             scope: The same words in all processes.
-            holder: Who shares; unique.
+            holder: A unique name of this process, or of its run.
             is_known: Whether this process has used the board before: then it may be away, and is waited for.
 
         Raises:
@@ -230,9 +233,9 @@ class RunHandle:
 
     def expect(
         self,
-        estimates: Sequence[tuple[int, tuple[float, float, float | None, float | None, float | None, int] | None]],
+        estimates: Sequence[tuple[int, _Estimate | None]],
     ) -> None:
-        """Answer ESTIMATE: by item its requests, input, output, most input, most output, kind; None: not to be sent."""
+        """Answer ESTIMATE, by item; None: it is not to be sent."""
 
     def executing(self, item: int) -> bool:
         """Report that an attempt is about to be sent, after an await since its start; its timeout restarts.
@@ -275,7 +278,7 @@ class RunHandle:
     def next_round(
         self,
         item: int,
-        estimate: tuple[float, float, float | None, float | None, float | None, int] | None,
+        estimate: _Estimate | None,
         takes_start: bool,
     ) -> tuple[tuple[str, str] | None, tuple[int, Timing] | None]:
         """Report that an item's next request is ready.
@@ -318,10 +321,10 @@ class RunHandle:
         """Change the limits of the run's scopes: what is counted, how much of it, in how many seconds."""
 
     def set_cost_cap(self, cost: float | None) -> None:
-        """Change what may be spent, from the beginning of the run on; None: as much as it takes."""
+        """Change the cost cap of the whole run; None: no cap."""
 
     def set_time_left(self, left: float | None) -> None:
-        """End the run after so many seconds from now on; None: never because of its time."""
+        """End the run this many seconds from now; None: no deadline."""
 
     def steering(self) -> tuple[bool, int, float | None, float | None, bool]:
         """Return whether it is paused, its workers, its cost cap, the seconds left, whether nothing more starts."""
@@ -505,7 +508,7 @@ class Board:
         """
 
     def report(self, job: str, holder: str, report: _Report) -> Any:
-        """Take the report of one who works on a job; returns a ``JobVerdict``.
+        """Take the report of a process that works on a job; returns a ``JobVerdict``.
 
         Raises:
             OSError: If the board cannot be used, or is an object without this method.
@@ -527,7 +530,7 @@ class LimitTable:
         """Renew a lease, or take it. ``now``: milliseconds."""
 
     def report(self, job: str, holder: str, report: _Report, now: int) -> Any:
-        """Take the report of one who works on a job."""
+        """Take the report of a process that works on a job."""
 
     def leave(self, scope: str, holder: str) -> None:
         """Give a share back."""
@@ -760,15 +763,15 @@ class NativeClient:
     def heads(self, given: Sequence[Any]) -> list[tuple[int, int, float, bool, bool] | None]:
         """Return what each of these prompts begins with, as far as the provider caches it.
 
-        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply begins
-        (else when that has ended) that writes it, and whether its end is marked.
+        Its key, its length in tokens, the life of an entry in seconds, whether it can be read once the reply that
+        writes it has begun (else once it has ended), and whether its end is marked.
         """
 
     def hold_caches(self) -> None:
-        """Take note that a run asks its prompts here: caches may be made for them at the provider."""
+        """Report that a run sends its prompts with this client: caches may be created for them at the provider."""
 
     def release_caches(self) -> Awaitable[None]:
-        """Take note that the run has ended: after the last one, these caches are deleted."""
+        """Report that the run has ended: after the last one, these caches are deleted."""
 
     def marked(self, lane: str, why: str | None = None) -> NativeClient:
         """Return the same client, whose replies say which lane they took, and why."""
@@ -799,7 +802,7 @@ class NativeClient:
         correction: tuple[str, str] | None = None,
         place: PoolPlace | None = None,
     ) -> Awaitable[tuple[bool, Any]]:
-        """Ask once, outside of a run. ``place`` notes what the reply says about limits.
+        """Send one request, outside of a run. ``place`` notes what the reply says about limits.
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
@@ -846,7 +849,7 @@ class NativePool:
         """Return an attempt of an item with this prompt, for a pool with members in Python."""
 
     def dropped(self) -> list[str]:
-        """Return the labels of the members that are never asked again."""
+        """Return the labels of the members that were dropped."""
 
 class _PoolFailure(Protocol):
     @property
@@ -868,7 +871,7 @@ class _PoolFailure(Protocol):
 
 @final
 class PoolPlace:
-    """A member of a pool that is asked. One that is let go of without a report counts as cancelled."""
+    """A request to a member of a pool. If it is dropped without a report, it counts as cancelled."""
 
     @property
     def member(self) -> int:
@@ -884,16 +887,16 @@ class PoolPlace:
         """Report that the request was cancelled."""
 
 _Step: TypeAlias = PoolPlace | float | Literal["later", "nowhere"]
-"""Whom to ask; or how many seconds to wait before ``next()``; or that the attempt has failed: ``"later"``, as after a
-rate limit, because the other members are at their limits; ``"nowhere"``, because nobody is left."""
+"""The member to call; or the seconds to wait before ``next()``; or the attempt has failed: ``"later"``, as after a rate
+limit, because the other members are at their limits; ``"nowhere"``, because no member is left."""
 
 @final
 class PoolTrial:
-    """An attempt of an item with a pool: says whom to ask."""
+    """An attempt of an item with a pool: decides which member is called."""
 
     @property
     def reason(self) -> str | None:
-        """Why the one who is asked is a fallback."""
+        """Why a fallback is called; None for a member."""
 
     def next(self) -> _Step:
         """Return what to do first, and after a wait."""
@@ -902,7 +905,7 @@ class PoolTrial:
         """Return what to do after a failure."""
 
     def may_escalate(self, place: PoolPlace) -> bool:
-        """Return whether a doubtful answer of this member can be made better."""
+        """Return whether there is a fallback for a doubtful answer of this member."""
 
     def doubtful(self, place: PoolPlace) -> _Step:
         """Return what to do with a doubtful answer."""
@@ -1001,7 +1004,7 @@ class Messages:
 
 @final
 class Media:
-    """A picture, a sound or a document, encoded once."""
+    """An image, a sound or a document, encoded once."""
 
     def __new__(
         cls,
@@ -1070,7 +1073,7 @@ class SimulatorHandle:
         """Return its batches and what was paid for; None after :meth:`stop`."""
 
     def advance(self, seconds: float) -> None:
-        """Put the clock of batches forward."""
+        """Advance the clock of batches."""
 
     def stop(self) -> dict[str, Any] | None:
         """Stop, and return the last counts."""
@@ -1094,7 +1097,6 @@ _Outcome: TypeAlias = tuple[bool, str | None, int]
 _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
-_Rates: TypeAlias = tuple[float, float, float]
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
@@ -1270,7 +1272,7 @@ class BatchLane:
         """Resolve when the batches whose results are here are collected, or after ten seconds."""
 
     def close(self, is_complete: bool) -> None:
-        """Let go of everything.
+        """Release everything.
 
         Args:
             is_complete: Whether all replies that were taken are stored elsewhere now; then they are forgotten.
@@ -1280,13 +1282,13 @@ class BatchLane:
         """
 
     def take_notes(self) -> list[str]:
-        """Return what the user is to know, since the last call."""
+        """Return the notes for the user since the last call."""
 
     def counts(self) -> tuple[int, int, int, int, int, int]:
         """Return counts of requests, except for the batches.
 
         Requests that wait for their batch, that are being sent, that are in batches; the batches; replies that have
-        come; requests that somebody waits for.
+        come; requests that an attempt waits for.
         """
 
     def progress(self) -> tuple[int, int, int, int]:
@@ -1295,6 +1297,9 @@ class BatchLane:
         Requests that no provider works on yet, that one works on, and whose results are being written or fetched; and
         those that were collected.
         """
+
+# Costs of tokens: of a prompt, of those read from the cache, of an answer.
+_Rates: TypeAlias = tuple[float, float, float]
 
 def plan_batches(
     client: NativeClient,

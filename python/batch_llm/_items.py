@@ -29,7 +29,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             results with the same id differ in ``submission_index``.
         strategy: Answers the prompt. Share one strategy between items: ``prepare()`` runs once per object. A function
             of a prompt, or a model name (``"openai:gpt-5-mini"``), is converted to a strategy.
-        prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
+        prompt: The prompt; a string, or with native strategies also a list of strings and media, or of messages.
         context: Any object; the result has it, by reference.
         sample: 0, 1, 2, ...: keeps identical requests separate that would otherwise share an answer (``dedupe=True``).
         priority: Items with a higher priority start first; among equals, in order of submission.

@@ -64,12 +64,12 @@ def of_turn(returned: Any) -> list[dict[str, Any]]:
     elif isinstance(returned, Mapping):
         returned = [returned]
     if not isinstance(returned, (list, tuple)) or not returned:
-        raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
+        raise TypeError(f"turn must return a string, messages, End(output) or None, not {quoted(returned)}")
     added = as_messages(returned)
     for message in added:
         if isinstance(message.get("content"), (list, tuple)):
             message["content"] = [_written(part) for part in message["content"]]
-    Messages(added)  # what cannot be sent is told here
+    Messages(added)  # raises for what cannot be sent
     return added
 
 

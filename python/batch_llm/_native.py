@@ -122,9 +122,9 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``rounds``:
             run the tools that a reply calls, and send their results back, until there is an answer; at most this many
             requests per item. ``turn``: a function, sync or async, of the :class:`~batch_llm.Conversation` and the
-            :class:`~batch_llm.Reply`, called after each answer; it returns the user's next message (a text), messages,
-            or ``None`` or :class:`~batch_llm.End` to end (``rounds`` is then 8 by default). ``tool_timeout``: limit of
-            one tool call, seconds (60). ``tool_errors``: whether the model is shown an error of a tool (``"return"``,
+            :class:`~batch_llm.Reply`, called after each answer; it returns the user's next message (a string),
+            messages, or ``None`` or :class:`~batch_llm.End` to end (``rounds`` is then 8 by default). ``tool_timeout``:
+            seconds per tool call (60). ``tool_errors``: whether the model is shown an error of a tool (``"return"``,
             the default) or the item ends with it (``"raise"``). ``reask``: whether a retry shows the model its invalid
             answer (True). ``api_key_env``: the environment variable to read the key from, instead of the provider's;
             pickles contain its name. ``extra_body``: further fields of the request; nested objects are merged.
@@ -132,7 +132,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ``metadata["raw"]`` has the whole reply. ``stream``: whether to receive replies as streams of server-sent
             events, which are assembled here; ``"auto"`` where an answer may take minutes: reasoning models, and
             ``max_tokens`` above 21,333. ``cache_prompt``: whether requests tell the provider's prompt cache which
-            prefix they share: ``"auto"``, if the provider needs to be told and it pays off; ``"1h"``: entries live for
+            prefix they share: ``"auto"``, if the provider needs a marker and it pays off; ``"1h"``: entries live for
             an hour (Anthropic); or ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI;
             ``"converse"`` or ``"messages"``, for Bedrock. ``provider``: another
             provider; see :class:`OpenAIStrategy`.
@@ -345,7 +345,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         return self._read(answer)
 
     async def dry_run(self, prompt: Any) -> tuple[TOutput, TokenUsage]:
-        """Return a mock answer without a call: a value that matches ``response_model``, otherwise a text."""
+        """Return a mock answer without a call: a value that matches ``response_model``, otherwise a string."""
         if self._shape is None:
             return await super().dry_run(prompt if isinstance(prompt, str) else str(prompt))
         text = example(json.dumps(self._shape.schema))

@@ -35,15 +35,15 @@ _HEDGES = {"tail": "tail", True: "always", False: "never"}
 
 @dataclass(frozen=True)
 class Fallback:
-    """A strategy that a pool asks when its members cannot answer.
+    """A strategy that a pool tries when its members cannot answer.
 
     Args:
         strategy: A strategy, a model's name, such as ``"anthropic:claude-sonnet-5"``, or a function of a prompt.
-        on: What it is asked for. ``"refusal"``: the model refuses. ``"overload"``: no member can be asked, or all have
+        on: The reasons to try it. ``"refusal"``: the model refuses. ``"overload"``: no member is available, or all have
             failed. ``"context_length"``: the prompt is too long for the member's model. ``"content_filter"``: the
-            provider's filter blocks the prompt or the answer. ``"invalid"``: an answer does not match the schema, after
-            the model was shown its mistake. ``"escalated"``: the pool's ``escalate_if`` finds the answer doubtful. By
-            default all of them.
+            provider's filter blocks the prompt or the answer. ``"invalid"``: an answer does not match the schema, and
+            neither does the answer to a retry that shows the mistake. ``"escalated"``: the pool's ``escalate_if``
+            returned true. By default all of them.
 
     Raises:
         ValueError: If ``on`` contains something else.
@@ -86,7 +86,7 @@ class Pooled:
 
     @property
     def dropped(self) -> list[str]:
-        """The labels of members that are not asked any more: their key is wrong, or they have not got the model."""
+        """The labels of members that were dropped: their key is wrong, or they do not have the model."""
         return self._pool.dropped()
 
     @property
@@ -204,17 +204,19 @@ def _name_of(strategy: Any) -> str:
 
 def tell(kind: str, label: str, why: str) -> None:
     """Log what has become of a member."""
-    why = mask(why).rstrip(".")
+    why = mask(why).rstrip(". ")
     if kind == "dropped":
         log_event(
             logging.WARNING,
             "member_dropped",
-            "%s is not asked any more: %.300s. Check its key and its model",
+            "%s was dropped from the pool: %.300s. Check its key and its model",
             label,
             why,
             member=label,
         )
     elif kind == "ejected":
-        log_event(logging.INFO, "member_ejected", "%s is left out for a while: %.300s", label, why, member=label)
+        log_event(
+            logging.INFO, "member_ejected", "%s is ejected from the pool for a while: %.300s", label, why, member=label
+        )
     else:
-        log_event(logging.INFO, "member_back", "%s answers again", label, member=label)
+        log_event(logging.INFO, "member_back", "%s is back in the pool", label, member=label)

@@ -164,7 +164,7 @@ def _texts(prompt: Any) -> list[str]:
     texts = []
     for message in prompt:
         if not isinstance(message, Mapping) or not {"role", "content"} >= set(message):
-            raise UncountableError("a prompt has media, or calls of tools")
+            raise UncountableError("a prompt has media, or tool calls")
         content = message["content"]
         parts = [content] if isinstance(content, str) else content
         if not isinstance(parts, list):
@@ -176,7 +176,7 @@ def _texts(prompt: Any) -> list[str]:
 def _text_of(part: Any) -> str:
     text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
     if not isinstance(text, str):
-        raise UncountableError("a prompt has media, or calls of tools")
+        raise UncountableError("a prompt has media, or tool calls")
     return text
 
 

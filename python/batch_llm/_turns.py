@@ -1,6 +1,6 @@
-"""A semaphore for calls. Used by strategies that are functions, and by runs, for time-outs.
+"""A semaphore for calls. Used by strategies that are functions, and by runs, for timeouts.
 
-A call that waits for its place has not started: its time-out does not run. Runs read here how long it waited.
+A call that waits for its place has not started: its timeout does not run. Runs read here how long it waited.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ USUAL_ROUNDS = 8
 TOOL_TIMEOUT = 60.0
 """Limit of one tool call, seconds."""
 MOST_CALLS = 128
-"""Most calls of one reply that run. A model that makes more has lost its way."""
+"""Most calls of one reply that run. A model that makes more is stuck in a loop."""
 _PROCESS = os.urandom(10).hex()
 _calls = itertools.count(1)
 RAW = "_raw"
@@ -52,7 +52,7 @@ class Reply:
     """A reply of the model, for a ``turn`` function.
 
     Args:
-        output: The answer: a text, or an object of the ``response_model``.
+        output: The answer: a string, or an object of the ``response_model``.
         token_usage: Its tokens; see :class:`~batch_llm.TokenUsage`.
         metadata: What the provider reports of it; see :class:`~batch_llm.NativeStrategy`.
     """
@@ -206,7 +206,7 @@ class Conversation:
         self.has_own_prompt = True
         """Whether the prompt is that of the item; else a middleware has changed it."""
         self.is_stopped = False
-        """Whether the item has its result, so that nothing of the conversation goes on."""
+        """Whether the item has its result, so that the conversation does not continue."""
         self.paid_before: TokenUsage | None = None
         """Tokens of replies that an earlier run has paid for."""
         self.steps = steps
@@ -225,7 +225,7 @@ class Conversation:
         return self._sent if self._read is None else self._read
 
     def take(self, answer: tuple[Any, Any, dict[str, Any]]) -> bool:
-        """Take an answer, as the strategy read it; return whether the conversation goes on."""
+        """Take an answer, as the strategy read it; return whether the conversation continues."""
         output, usage, metadata = answer
         self._raw = raw = metadata.pop(RAW)
         state = metadata.pop("state", None)

@@ -323,7 +323,7 @@ def _part(message: Any) -> Any:
         encoded = io.BytesIO()
         import_module("PIL.Image").fromarray(message).save(encoded, "PNG")
         return Image(encoded.getvalue())
-    raise TypeError(f"prompt() takes texts, images, bytes and files, not {type(message).__name__}")
+    raise TypeError(f"prompt() takes strings, images, bytes and files, not {type(message).__name__}")
 
 
 def _medium(data: bytes, media_type: str | None) -> Any:

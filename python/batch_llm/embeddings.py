@@ -33,7 +33,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     ``numpy.asarray`` takes the vectors without a copy. Texts of different items are packed into one request, up to the
     provider's limit; each item gets its own result and its share of the tokens. So allow many items in flight:
     ``max_workers`` counts texts, so ``max_workers / max_items`` requests are in flight. ``max_requests_per_minute``
-    counts requests; a text counts as a fraction of one. If one text makes the provider reject the request, only that
+    counts requests; each text counts as its share of one. If one text makes the provider reject the request, only that
     text's item fails.
 
     Args:

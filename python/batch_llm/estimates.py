@@ -79,7 +79,7 @@ class Sampling:
         if not isinstance(strategy, NativeStrategy):
             raise TypeError(
                 "dry_run='sample' needs a native strategy, such as 'openai:gpt-5-mini', not "
-                f"{type(strategy).__name__}: nobody else knows what is sent"
+                f"{type(strategy).__name__}: only native strategies know the requests that they send"
             )
         tokens, longest = strategy._expect(item.prompt)[0], strategy._longest_answer()
         output = EXPECTED_OUTPUT if longest is None else min(longest, EXPECTED_OUTPUT)
@@ -137,9 +137,9 @@ class Sampling:
                 found = zip(asked, counts, strict=True)
                 counted += [(tokens, float(count)) for (_, _, tokens), count in found if count is not None]
         except UncountableError as error:
-            why = f"their length, 4 bytes per token, which may be wrong by -33 % to +100 %: {error}"
+            why = f"their length, 4 bytes per token, which may be wrong by -33% to +100%: {error}"
             return by_length(self._expected), 0, why, sent
-        which = "all of them" if len(counted) == self._items else f"a sample of {len(counted):,}"
+        which = "all prompts" if len(counted) == self._items else f"a sample of {len(counted):,}"
         how = f"{' and '.join(names)}, {which}"
         return by_sample(counted, self._expected, self._items), len(counted), how, sent
 

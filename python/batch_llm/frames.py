@@ -79,8 +79,8 @@ async def process_frame(
             ``"friendly"``. In the returned frame, the answers of an earlier call (``"output"`` and all columns that
             begin with ``"output."``, next to ``"output_error"``) are replaced, even if the new answers have other
             fields. Other columns are never replaced.
-        response_model: The type of the answers, which determines the column types. With a model name, the model is also
-            asked for this type. By default, the strategy's ``response_model`` or ``output_type``.
+        response_model: The type of the answers, which determines the column types. With a model name, it is also the
+            response model of the strategy. By default, the strategy's ``response_model`` or ``output_type``.
         config: See :func:`~batch_llm.process_prompts`.
         concurrency: See :func:`~batch_llm.process_prompts`.
         progress: See :func:`~batch_llm.process_prompts`.

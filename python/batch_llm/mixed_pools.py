@@ -63,7 +63,7 @@ _WAS_INVALID = "_pool_saw_invalid"
 _CORRECTION = "_pool_correction"
 """Name of the attribute of an item's state with the last answer and what was wrong with it."""
 _ASKED = "_pool_asked"
-"""Name of the attribute of an item's state with the number of the member that was asked last."""
+"""Name of the attribute of an item's state with the number of the member that was called last."""
 _SHORTEST_LOOK = 0.005
 """How often it is looked whether a second request may be sent, seconds at least."""
 _BY_DEFAULT = DefaultErrorClassifier()
@@ -74,29 +74,29 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
 
     Hooks: ``prepare()`` of a member is called before its first request; if it raises, the member has failed, and the
     next request calls it again. ``on_error()`` of a member is called each time that it fails, before another one is
-    asked; after a time-out, that of the member that was asked last. ``cleanup()`` is called when that of the pool is,
-    for members that were asked. All members get the same ``state`` of an item.
+    called; after a timeout, on the member that was called last. ``cleanup()`` of a member is called with that of the
+    pool, if the member was called. All members get the same ``state`` of an item.
 
     What a failure means is decided by the member's ``recommended_error_classifier()``, or else by
-    :class:`DefaultErrorClassifier`: errors that are not worth a retry, and answers that do not match, are no fault of
-    the member's.
+    :class:`DefaultErrorClassifier`: errors that are not retryable, and answers that do not match their type, do not
+    count as failures of the member.
 
-    Queues are read, and prompts that begin alike kept together, among the native members at vLLM or SGLang; what a
-    Python strategy sends to a server is not known. A member belongs to one pool at a time.
+    The queues of native members at vLLM or SGLang are read, and prompts with the same beginning are sent to the same one
+    of them; what a Python strategy sends to a server is not known. A member belongs to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.
 
     Args:
         members: The strategies.
-        fallback: Strategies to ask when the members cannot answer, in this order.
-        weights: How much of the load each member gets, in terms of the others.
+        fallback: Strategies to try when the members cannot answer, in this order.
+        weights: How much of the load each member gets, relative to the others.
         hedge: When a request that takes long is sent a second time; see :func:`pool`.
         escalate_if: Which answers are doubtful; see :func:`pool`. Called on the event loop.
 
     Raises:
         ValueError: If the members cannot be one strategy; the message says why.
-        TypeError: If a member is no strategy.
+        TypeError: If a member is not a strategy.
     """
 
     @keeps_arguments
@@ -151,17 +151,17 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
         return life
 
     async def prepare(self) -> None:
-        """Begin anew: members are prepared when they are asked first."""
+        """Start anew: members are prepared at their first request."""
         self._lives.pop(asyncio.get_running_loop(), None)
 
     async def cleanup(self) -> None:
-        """Clean up members that were asked since the last time; what they raise is logged."""
+        """Clean up members that were called since the last time; their exceptions are logged."""
         life = self._life()
         asked, life.asked = life.asked, {}
         await asyncio.gather(*(clean_up_quietly(one) for one in asked.values() if life.of(one).must_clean_up))
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
-        """Tell the member that was asked of a time-out; of other failures it knows."""
+        """Report a timeout to the member that was called; it knows of other failures."""
         number = None if state is None or _MEMBER in vars(exception) else vars(state).get(_ASKED)
         if number is not None and KnownStrategy(self.strategies[number]).hears_errors:
             await self.strategies[number].on_error(exception, attempt, state)
@@ -346,13 +346,13 @@ class _Life:
     def __init__(self, strategies: Sequence[Any]) -> None:
         self._known = {id(one): KnownStrategy(one) for one in strategies}
         self.asked: dict[int, Any] = {}
-        """Those that were asked, and have not been cleaned up since."""
+        """Those that were called, and have not been cleaned up since."""
 
     def of(self, strategy: Any) -> KnownStrategy:
         return self._known[id(strategy)]
 
     def asks(self, strategy: Any) -> KnownStrategy:
-        """What is known of a member that is about to be asked."""
+        """What is known of a member that is about to be called."""
         self.asked[id(strategy)] = strategy
         return self._known[id(strategy)]
 
@@ -376,7 +376,7 @@ def _check(number: int, one: Any) -> None:
     if not callable(getattr(one, "execute", None)):
         raise TypeError(f"member {number} must be a strategy, not {type(one).__name__}; pool() takes functions too")
     if isinstance(one, NativeStrategy) and not hasattr(one, "response_model"):
-        raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+        raise ValueError(f"member {number} is an embedding strategy; a pool takes chat models only")
 
 
 def _is_own_server(one: Any) -> bool:

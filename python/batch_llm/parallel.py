@@ -159,7 +159,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         job: The job that the run belongs to; its caps, deadline and stop apply to all of its runs together. See
             :class:`~batch_llm.Job`.
         control: Whether the run can be watched and controlled from outside, by ``batch-llm status``, ``pause``, ``set``
-            and so on, and by :func:`~batch_llm.attach`; a text is its name there. None: if it has a store. See the
+            and so on, and by :func:`~batch_llm.attach`; a string is its name there. None: if it has a store. See the
             guide "Control".
         lane: How requests are sent. ``"live"`` (the default): one by one. ``"flex"``: one by one, in the flex tier of
             OpenAI or Gemini, at half the price. ``"batch"``: through the provider's batch API, at half the price with

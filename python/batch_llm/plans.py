@@ -50,7 +50,7 @@ class PlannedLane:
         expected_end: When half of the requests are probably answered, seconds from the start; None: unknown.
         latest_end: When all of them should be answered at the latest, seconds from the start; None: unknown.
         why: Why these requests are not in batches (``"price"``, ``"cache"``, ``"deadline"``, ``"fallback"``, ...; see
-            the guide "Lanes"); empty if this is the lane that was asked for.
+            the guide "Lanes"); empty if this is the requested lane.
     """
 
     lane: str

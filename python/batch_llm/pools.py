@@ -50,14 +50,14 @@ class PoolStrategy(Pooled, NativeStrategy[TOutput]):
 
     Args:
         members: The strategies.
-        fallback: Strategies to ask when the members cannot answer, in this order.
-        weights: How much of the load each member gets, in terms of the others.
+        fallback: Strategies to try when the members cannot answer, in this order.
+        weights: How much of the load each member gets, relative to the others.
         hedge: When a request that takes long is sent a second time; see :func:`pool`.
         escalate_if: Which answers are doubtful; see :func:`pool`.
 
     Raises:
         ValueError: If the members cannot be one strategy; the message says why.
-        TypeError: If a member is no native strategy.
+        TypeError: If a member is not a native strategy.
     """
 
     @keeps_arguments
@@ -122,47 +122,47 @@ def pool(
 
     Each member has its own limits, pace and health, shared with other strategies that use the same provider, key and
     model. A request goes to the one of two random members with the lower expected wait. If it fails because of the
-    member, it goes to another one at once, which uses up no attempt; only if all others are at their limits, it waits.
+    member, it goes to another one at once, which uses up no attempt; it waits only if all others are at their limits.
 
-    A member is not asked for 5 s (then 10 s, up to 60 s) after three failed connections or five failed requests in a
-    row, or if many more of its requests fail than of the others'; then one request finds out whether it is back. At
-    most half of the members are left out so, never the last. Members that take three times as long as the fastest get
-    requests only while the others are at their limits. A member whose key is wrong or out of credit, or that has not
-    got the model, is left out for good, with a warning.
+    A member is ejected for 5 s (then 10 s, up to 60 s) after three failed connections or five failed requests in a row,
+    or if many more of its requests fail than of the others'; then one probe decides whether it is back. At most half of
+    the members are ejected at a time, never the last. Members that take three times as long as the fastest get requests
+    only while the others are at their limits. A member whose key is wrong or out of credit, or that does not have the
+    model, is dropped, with a warning.
 
-    Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
-    the same member, as long as that has at most 1.25 times the mean load, or four requests more. Requests of others
-    that wait there, as the server's page ``/metrics`` tells, are part of its load. Keys of one account, as response
-    headers name it, share limits. With ``shared_limits``, each member shares its own with other processes.
+    Each vLLM or SGLang server has its own prompt cache: prompts with the same first 2 KB go to the same member, as long
+    as its load is at most 1.25 times the mean, or four requests above it. Queued requests of other clients, which the
+    server reports in ``/metrics``, are part of the load. Keys of one account, as named in response headers, share
+    limits. With ``shared_limits``, each member shares its own with other processes.
 
-    A budget reserves for each attempt what it costs with the most expensive member, and pays for it what it costs with
-    the member that answered.
+    A budget reserves for each attempt its price with the most expensive member, and is charged the price of the member
+    that answered.
 
     Args:
         members: Strategies, models' names, such as ``"openai:gpt-5-mini"``, or functions of a prompt; or one name, with
             a list of keys or of base URLs.
-        fallback: The same, or :class:`Fallback` objects: asked in this order when the members cannot answer.
-        weights: How much of the load each member gets, in terms of the others; by default all the same.
-        hedge: ``"tail"``: when a run has nothing left to start, a request that takes longer than 95 of 100 others is
-            sent once more, to another member if there is one; the first answer counts, and the other request is
-            cancelled. At most 1.5 % of all requests are, none while half of the members are left out, while all are at
-            their limits, or while the run has a budget. The cost of the cancelled request is counted as that of the
-            answer. ``True``: not only at the end; ``False``: never.
-        escalate_if: A function of the output, such as a text or a parsed object. If it returns true, the request goes
-            to the first fallback for ``"escalated"``, within the same attempt; if that fails, the answer stays. It is
-            called in a thread of the extension, and must be quick. If it raises, the answer stays, with a warning.
-            Answers that are followed while they come (``stream_tokens()``) are not checked.
+        fallback: The same, or :class:`Fallback` objects: tried in this order when the members cannot answer.
+        weights: How much of the load each member gets, relative to the others; by default all get the same.
+        hedge: ``"tail"``: when a run has nothing left to start, a request that takes longer than the p95 latency is
+            sent a second time, to another member if there is one; the first answer counts, and the other request is
+            cancelled. At most 1.5% of all requests are hedged, and none while half of the members are ejected, while
+            all are at their limits, or in a run with a budget. A cancelled request is assumed to cost as much as the
+            answer. ``True``: during the whole run; ``False``: never.
+        escalate_if: A function of the output, a string or a parsed object. If it returns true, the request goes to the
+            first fallback for ``"escalated"``, within the same attempt; if that fails, the first answer is used. It is
+            called in a thread of the extension, so it must be quick. If it raises, the first answer is used, with a
+            warning. Streamed answers (``stream_tokens()``) are not checked.
         api_key: A key, or a list with a key for each member; for members given by name.
         base_url: An address, or a list with one for each member; for members given by name.
         options: Arguments for members and fallbacks that are given by name; see :class:`NativeStrategy`.
 
     Returns:
         A strategy for :func:`run` and everything else that takes one: a :class:`PoolStrategy` if all members and
-        fallbacks are native; otherwise a :class:`MixedPoolStrategy`, which says what is different there.
+        fallbacks are native; otherwise a :class:`MixedPoolStrategy`; its documentation lists the differences.
 
     Raises:
         ValueError: If the members cannot be one strategy, or an argument is invalid; the message says why.
-        TypeError: If a member is no strategy, or an option is unknown.
+        TypeError: If a member is not a strategy, or an option is unknown.
     """
     given: dict[str, Any] = dict(options)
     check_known(given, (*NativeOptions.__annotations__, "response_model", "response_parser"), "pool()")
@@ -252,14 +252,14 @@ def _check(members: Sequence[Any], everybody: Sequence[Any], hedge: object) -> N
         if isinstance(one, PoolStrategy):
             raise ValueError(f"member {number} is a pool itself; put its members into this one")
         if not hasattr(one, "response_model"):
-            raise ValueError(f"member {number} makes embeddings; a pool is for chat models")
+            raise ValueError(f"member {number} is an embedding strategy; a pool takes chat models only")
         if one._fresh_key is not None:
-            raise ValueError(f"member {number} has a function for its key; give it a fixed key")
+            raise ValueError(f"member {number} has a function as api_key; give it a fixed key")
         for name in ("response_model", "response_parser", "reask"):
             if getattr(one, name) != getattr(first, name):
-                raise ValueError(f"member {number} has another {name} than the first; give all the same")
+                raise ValueError(f"member {number} has another {name} than the first; give all members the same")
         if one._toolbox.spec != first._toolbox.spec:
-            raise ValueError(f"member {number} has other tools than the first; give all the same")
+            raise ValueError(f"member {number} has different tools from the first; give all members the same")
         if (one._rules is None) != (first._rules is None):
             raise ValueError("rounds or turn must be given to all members, or to none")
         if one._rules is not None and (one.provider, one.model) != (first.provider, first.model):

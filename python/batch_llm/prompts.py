@@ -112,8 +112,8 @@ async def process_prompts(
         strategy: What answers the prompts: a strategy, a model name (see :func:`~batch_llm.llm`), or a function of a
             prompt.
         prompts: Any iterable or async iterable. It is read lazily, on the event loop unless it is
-            ``read_in_thread(prompts)``. An entry is a string; a list of messages, or of texts and media (for strategies
-            that take them); ``(id, prompt)`` or ``(id, prompt, context)``; a mapping with ``"prompt"`` or
+            ``read_in_thread(prompts)``. An entry is a string; a list of messages, or of strings and media (for
+            strategies that take them); ``(id, prompt)`` or ``(id, prompt, context)``; a mapping with ``"prompt"`` or
             ``"messages"``, and optionally ``"id"``, ``"context"``, ``"priority"``, ``"sample"``; or an ``LLMWorkItem``,
             whose own strategy is used. Entries without an id get ``item_0``, ``item_1``, ... by position.
         config: The configuration. Its ``concurrency`` (or ``max_workers``) takes precedence over the default of the

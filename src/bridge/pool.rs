@@ -61,7 +61,7 @@ struct OfProcess {
 impl OfProcess {
     fn new(members: &[PyMember], choices: &Choices) -> PyResult<Self> {
         let part = |member: &PyMember| {
-            let unknown = |name: &String| PyValueError::new_err(format!("on: {name:?} is no reason for a fallback"));
+            let unknown = |name: &String| PyValueError::new_err(format!("on: {name:?} is not a reason for a fallback"));
             Ok(Part {
                 scope: member.scope.get().shared(),
                 weight: member.weight,

@@ -3,7 +3,7 @@
 //! The event loop's thread stages the questions of the next items. When the engine starts one of them, on whatever
 //! thread that happens, its request is sent from there; and when a success needs nothing but to be counted, that is
 //! done from the thread of the request, which so starts the next item. The loop hears of it with the result, in
-//! batches. Everything else (a first attempt that was not staged, a failure, a time-out, an answer that Python has to
+//! batches. Everything else (a first attempt that was not staged, a failure, a timeout, an answer that Python has to
 //! look at) goes through the [`Mailbox`]; the loop then adopts the attempt, and goes on with the item as with any
 //! other.
 

@@ -1,4 +1,4 @@
-//! The time-outs of attempts and items: which are due, and which have become void because what they watch has ended.
+//! The timeouts of attempts and items: which are due, and which have become void because what they watch has ended.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::units::ItemIndex;
 
-/// An attempt that has a time-out.
+/// An attempt that has a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watch {
     /// When to look.

@@ -284,7 +284,7 @@ pub struct Queue {
     pub unread_until: Option<Instant>,
     /// The scope's news of prompt caches that were heard.
     pub heard_of_caches: u64,
-    /// Whether its attempts are in no one's way for as long as they take: no limits, no time-outs.
+    /// Whether its attempts are in no one's way for as long as they take: no limits, no timeouts.
     pub is_unbounded: bool,
 }
 

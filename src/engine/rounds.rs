@@ -1,6 +1,6 @@
 //! Items of several requests: what happens between one round of a conversation and the next.
 //!
-//! Each round is a request with its own estimate, retries and time-out. Between two rounds, while tools work, an item
+//! Each round is a request with its own estimate, retries and timeout. Between two rounds, while tools work, an item
 //! holds neither a worker nor anything of its scope, so other items use both. Items whose next round is ready go before
 //! those that have not started, so that conversations that have begun also end.
 

@@ -1,6 +1,6 @@
 //! Items that change their queue: a request that was to wait in a batch is sent by itself instead.
 //!
-//! Attempts that take hours have a queue of their own, in which nothing bounds them: no limit, no time-out, no outage.
+//! Attempts that take hours have a queue of their own, in which nothing bounds them: no limit, no timeout, no outage.
 //! Most of them are [deferred](super::deferring).
 
 use std::sync::Arc;

@@ -114,7 +114,7 @@ impl Embedder {
                 ("embeddings".to_owned(), options.with_extra(fields), plain)
             }
             Language::Anthropic | Language::Bedrock | Language::Vertex => {
-                return Err("this provider has no embeddings here; use another one".to_owned());
+                return Err("embeddings of this provider are not supported; use another provider".to_owned());
             }
         };
         let url = endpoint(&parts.base_url, &path)?;

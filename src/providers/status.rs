@@ -117,7 +117,7 @@ fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderE
 /// | status | meaning |
 /// | --- | --- |
 /// | 401; 403; 402 | wrong key; not allowed; no money |
-/// | 408, 504, 522, 524 | time-out (the last two are Cloudflare's) |
+/// | 408, 504, 522, 524 | timeout (the last two are Cloudflare's) |
 /// | 409, 425, 499, 500, 502, other 5xx | the server's failure (499 is nginx's: somebody on the way hung up) |
 /// | 429 | rate limit |
 /// | 498, 503, 529 | overload (498 is Groq's, 529 Anthropic's) |

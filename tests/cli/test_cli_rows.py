@@ -103,7 +103,7 @@ def test_messages_in_a_cell_are_a_conversation(at, provider, source):
         pyarrow.parquet.write_table(pyarrow.table({"messages": cells}), at / source)
     ask(source, "-o", "out.jsonl", code=3)
     found = lines(at / "out.jsonl")
-    problems = [None, None, "is not a JSON list of messages", *["is no message"] * 2, "role must be", "is empty"]
+    problems = [None, None, "is not a JSON list of messages", *["is not a message"] * 2, "role must be", "is empty"]
     for row, problem in zip(found, [*problems, "nested too deeply", None], strict=True):
         assert (row["error"] is None) == (problem is None), row["error"]
         assert problem is None or (problem in row["error"] and row["error_category"] == "invalid_input")

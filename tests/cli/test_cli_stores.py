@@ -133,7 +133,10 @@ def test_prompts_of_the_input(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         ask(tmp_path / "in.jsonl", "-p", "Say {text}", "-o", tmp_path / "out.jsonl")
     store = tmp_path / "out.jsonl.store.db"
-    assert "prompt: the store does not have it" in call("inspect", store, "row-2").output
+    assert (
+        "prompt: not in the store; --prompts FILE reads it from the input of the run"
+        in call("inspect", store, "row-2").output
+    )
     given = ("--prompts", tmp_path / "in.jsonl", "-p", "Say {text}")
     assert "prompt:\n  Say number 1\n" in call("inspect", store, "row-2", *given).output
     call("export", store, tmp_path / "all.jsonl", *given)
@@ -168,8 +171,8 @@ def test_diff(tmp_path):
 
     run(other, [("1", "x"), ("2", "y"), ("3", "z"), ("4", "z")], store=second, progress=False)
     text = call("diff", first, second).output
-    assert "answers agree in 1 of 2 items (50.0 %)" in text
-    assert "  label: 1 of 2 (50.0 %)\n  score: 2 of 2 (100.0 %)" in text
+    assert "answers agree in 1 of 2 items (50.0%)" in text
+    assert "  label: 1 of 2 (50.0%)\n  score: 2 of 2 (100.0%)" in text
     assert "1 same, 1 different, 1 failed in one, 1 only in second" in text
     found = json.loads(call("diff", first, second, "--json").output)
     assert (found["version"], found["command"]) == (1, "diff")
@@ -195,5 +198,5 @@ def test_view_as_a_file(store, tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "id-39" in text
     assert (tmp_path / "page.html").stat().st_mode & 0o077 == 0
-    assert "leave out -o" in call("view", store, store, "-o", tmp_path / "page.html", code=2).output
+    assert "leave it out to compare two" in call("view", store, store, "-o", tmp_path / "page.html", code=2).output
     assert "cannot be written" in call("view", store, "-o", tmp_path / "no" / "page.html", code=1).output

@@ -133,6 +133,12 @@ def test_every_command_after_a_run(held):
     assert ask("status", "other", code=5)["message"].startswith("there is no run 'other'")
 
 
+def test_a_finished_run_still_says_that_its_concurrency_was_automatic(tmp_path):
+    batch_llm.run(Echo(), ["a", "b"], store=tmp_path / "auto.db", control="auto")
+    assert ask("status", "auto")["adaptive"] is True
+    assert "concurrency=auto, at most 10,000" in call("status", "auto").output
+
+
 def test_what_people_see(held):
     assert "held" in call("ps").output
     held.let_go(2)
@@ -147,7 +153,7 @@ def test_what_people_see(held):
     assert "pause, by" in text
     assert "\x1b" not in text
     assert "item_0  logic_error  ValueError: p0 is not liked" in call("tail").output
-    assert "the price of the model is not" in call("cost").output
+    assert "the price of the model is unknown" in call("cost").output
     assert "of" in call("explain").output
     assert "1 item would be sent again" in call("requeue", "--dry-run").output
     assert call("requeue").output == "1 item is sent again\n"
@@ -159,14 +165,14 @@ def test_what_people_see(held):
     call("wait", "held", code=130)
     assert "ended" in call("watch", "held").output
     assert "ended early the run was drained by" in call("status", "held").output
-    assert "no run is running" in call("ps").output
+    assert "no run is in progress" in call("ps").output
     assert "Error: the run" in call("pause", "held", code=6).stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["set"], 5, "no run is running"),
+        (["set"], 5, "no run is in progress"),
         (["set", "a", "b"], 2, "'b' is not a setting"),
         (["set", "colour=red", "speed=2"], 2, "'speed=2' is not a setting"),
         (["requeue", "a", "b", "--failed"], 2, "ids cannot be combined"),

@@ -148,21 +148,21 @@ def test_a_run_is_found_by_its_id_its_name_and_its_store(tmp_path):
     assert find(third.id[:5]).id == third.id
     assert find("nightly").id == second.id, "the one that is on"
     assert find(store).id == find(os.path.relpath(store)).id == find(tmp_path / "a.db").id == second.id
-    with pytest.raises(ControlError, match="several runs are running") as caught:
+    with pytest.raises(ControlError, match="several runs are in progress") as caught:
         find(None)
     assert caught.value.code == "several_runs"
     with pytest.raises(ControlError, match="there is no run 'weekly'") as caught:
         find("weekly")
     assert caught.value.code == "unknown_run"
     write(dataclasses.replace(third, name="nightly"))
-    with pytest.raises(ControlError, match="several running runs are 'nightly'"):
+    with pytest.raises(ControlError, match="several runs in progress match 'nightly'"):
         find("nightly")
 
 
 def test_no_run_at_all(state):
     assert entries() == []
     assert not state.exists()
-    with pytest.raises(ControlError, match="no run is running"):
+    with pytest.raises(ControlError, match="no run is in progress"):
         attach()
 
 

@@ -82,7 +82,7 @@ async def test_a_job_counts_what_all_its_runs_do(request, target):
         assert sum(stats.error_counts.values()) == 2
         (category,) = stats.error_counts
         assert job.summary().splitlines() == [
-            "items       7: 5 succeeded (71.4 %), 2 failed",
+            "items       7: 5 succeeded (71.4%), 2 failed",
             "tokens      50 input, 25 output",
             f"failed      2 x {category}",
         ]

@@ -82,6 +82,8 @@ def test_wait_false_leaves_all_in_batches_for_the_next_run(tmp_path):
         left = run(strategy, PROMPTS, **batched, wait=False)
         assert (left.succeeded, left.failed, len(left.pending)) == (0, 0, len(PROMPTS))
         assert left.termination.kind == "in_batch"
+        assert (left.stats.failed, left.stats.not_sent, left.stats.failure) == (0, len(PROMPTS), "")
+        assert "failed" not in left.stats.explain()
         assert {result.error_category for result in left.results} == {"in_batch"}
         assert sum(ticket.requests for ticket in tickets(store) if ticket.is_open) == len(PROMPTS)
         provider.advance(hours=1)

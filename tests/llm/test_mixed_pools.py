@@ -413,7 +413,7 @@ def test_the_price_is_that_of_the_most_expensive_model():
         (
             lambda: pool([echo, EmbeddingStrategy("openai:text-embedding-3-small", api_key="k")]),
             ValueError,
-            "member 1 makes embeddings",
+            "member 1 is an embedding strategy",
         ),
     ],
 )

@@ -241,6 +241,14 @@ async def test_a_cap_on_tokens_holds_with_failures_among_the_attempts():
     assert batch.succeeded > 10
 
 
+async def test_a_small_cap_is_shown_as_a_sum_of_money():
+    with SimulatedProvider() as provider:
+        strategy = OpenAIStrategy("budget", base_url=provider.base_url, max_tokens=40)
+        config = guarded(1, max_total_cost=0.00001, prices=PRICES_OF_TESTS)
+        batch, _ = await run(strategy, ["hello"], config)
+    assert batch.termination.reason == "no further attempt fits within max_total_cost=0.000010"
+
+
 async def test_a_budget_that_suffices_ends_nothing():
     with SimulatedProvider() as provider:
         strategy = OpenAIStrategy("budget", base_url=provider.base_url, max_tokens=40)

@@ -321,7 +321,7 @@ async def test_a_slow_progress_callback_neither_holds_up_nor_piles_up(is_async):
 
     strategy = Scripted(script)
     callback = slow_async if is_async else slow_sync
-    # A thread goes on after its time-out; no other call begins meanwhile.
+    # A thread goes on after its timeout; no other call begins meanwhile.
     config = quick(progress_interval=1, progress_callback_timeout=None if is_async else 0.001)
     batch, _ = await run(strategy, ["x"] * 500, config, progress_callback=callback)
     assert batch.succeeded == 500

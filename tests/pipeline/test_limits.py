@@ -347,7 +347,7 @@ async def test_a_run_says_what_bound_it_and_what_to_change(caplog):
     batch, processor = await run(Echo(), ["x"] * 10, config)
     words = batch.stats.explain()
     assert "the limit of 20 requests per second (set by you) was used up" in words
-    assert "To change it: raise the limit, if the provider allows it" in words
+    assert "was used up: raise the limit, if the provider allows it" in words
     assert words[4:].split(": ", 1)[1] in caplog.text
     batch, _ = await run(Echo(0.02), ["x"] * 20, quick(max_workers=2))
     assert "all workers were busy" in batch.stats.explain()

@@ -35,7 +35,7 @@ def test_the_example_notebook(tmp_path):
     panel, cell = htmls(code[1])
     assert "500 / 500" in panel
     assert "<svg" in cell
-    assert "500 succeeded (100.0 %), 0 failed" in cell
+    assert "500 succeeded (100.0%), 0 failed" in cell
     assert "50 succeeded" in texts(code[2])
     assert code[4].outputs[0].data["text/plain"] == "[7, 7, 7, 7, 7]"
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
@@ -48,7 +48,7 @@ def test_the_notebook_of_conversations(tmp_path):
     )
     asyncio.run(client.async_execute())
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "3 succeeded (100.0 %)" in htmls(code[1])[0]
+    assert "3 succeeded (100.0%)" in htmls(code[1])[0]
     assert [line.split()[0] for line in texts(code[2]).splitlines()] == ["user", "assistant", "tool", "assistant"]
     assert "rounds" in htmls(code[3])[0]
     assert "3 from the store" in texts(code[4])

@@ -152,9 +152,9 @@ def test_lines_where_there_is_no_terminal(capsys):
     lines.show(snapshot(elapsed=60.0, is_growing=True))
     lines.close(snapshot(elapsed=70.0, done=200, not_sent=5))
     first, second, last = capsys.readouterr().err.splitlines()
-    assert "batch-llm: 50 of 200 (25 %), 10/s, 15 s left, 3 failed, 2 retrying, 20 in flight, 12.3k tokens" in first
+    assert "batch-llm: 50 of 200 (25%), 10/s, 15 s left, 3 failed, 2 retrying, 20 in flight, 12.3k tokens" in first
     assert "50 so far, 10/s" in second
-    assert last.endswith("200 of 200 (100 %), 70 s, 2.9/s, 3 failed, 5 not sent, 2 retrying, 12.3k tokens, cost 0.12")
+    assert last.endswith("200 of 200 (100%), 70 s, 2.9/s, 3 failed, 5 not sent, 2 retrying, 12.3k tokens, cost 0.12")
     assert "\r" not in first
 
 
@@ -164,7 +164,7 @@ async def test_lines_come_at_intervals(capsys, monkeypatch):
     batch = await process_prompts(Echo(0.05), ["a"] * 100, concurrency=5, progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= batch.wall_time_seconds / 0.2 + 2
-    assert "100 of 100 (100 %)" in lines[-1]
+    assert "100 of 100 (100%)" in lines[-1]
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch):

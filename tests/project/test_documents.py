@@ -139,7 +139,7 @@ def openai(monkeypatch):
 def test_the_first_program_of_the_readme_runs_as_a_script_without_a_key():
     assert len([line for line in FIRST.splitlines() if line.strip()]) <= 6
     done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=60)
-    assert "1,000 succeeded (100.0 %), 0 failed" in done.stdout, done.stderr
+    assert "1,000 succeeded (100.0%), 0 failed" in done.stdout, done.stderr
     assert done.stderr == ""
 
 

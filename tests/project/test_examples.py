@@ -21,14 +21,14 @@ SIMULATED = {
     "escalation.py": ("", r"12 of 12 solved: .*'gpt-5'.*\n[1-9]\d* went up the ladder"),
     "gemini_cached.py": (
         f"{ROOT}/README.md",
-        r"    Simulated reply [\s\S]*\n100 % of the input tokens",
+        r"    Simulated reply [\s\S]*\n100% of the input tokens",
     ),
     "leave_and_collect.py": (
         f"submit {EXAMPLES}/data/reviews.csv answers.db",
         # One row is sent by itself, before the first batch.
         r"^9 of 10 rows wait in batches\n(?:\d+: Simulated reply .*\n){11}$",
     ),
-    "local_server.py": ("", r"50 succeeded \(100\.0 %\)"),
+    "local_server.py": ("", r"50 succeeded \(100\.0%\)"),
     "openai_quickstart.py": ("", r"Lima: Simulated reply"),
     "overnight.py": (
         f"{EXAMPLES}/data/reviews.csv rated.csv",

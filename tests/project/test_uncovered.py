@@ -74,7 +74,7 @@ def rust(tmp_path, monkeypatch):
 
 def test_of_rust_count_neither_tests_nor_the_bridge(rust, capsys):
     assert uncovered.main("rust", rust(called=1)) == 0
-    assert "50.0 % of 2 lines" in capsys.readouterr().out
+    assert "50.0% of 2 lines" in capsys.readouterr().out
 
 
 def test_public_functions_of_rust_that_did_not_run_are_listed(rust, capsys):

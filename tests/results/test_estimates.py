@@ -55,7 +55,7 @@ def test_a_small_run_is_counted_wholly_and_nothing_is_sent(tiktoken):
     assert (found.requests, found.sampled, found.output_tokens, found.most_output_tokens) == (2, 2, 200, 200)
     least, about, most = found.cost
     assert 0 < least < about == most
-    assert found.counted_by == "tiktoken (words), all of them"
+    assert found.counted_by == "tiktoken (words), all prompts"
     assert batch.summary() == str(found)
     assert "2 requests; nothing was sent" in str(found)
 
@@ -96,7 +96,7 @@ def test_intervals_of_samples_hold():
 def test_where_nothing_can_be_counted_the_length_counts_and_the_error_is_said(tiktoken, strategy, why):
     found = run(strategy, ["x" * 4000] * 10, dry_run="sample").estimate
     assert why in found.counted_by
-    assert "-33 % to +100 %" in found.counted_by
+    assert "-33% to +100%" in found.counted_by
     low, expected, high = found.input_tokens
     assert (low / expected, high / expected) == (pytest.approx(2 / 3), 2.0)
     assert found.sampled == 0
@@ -161,7 +161,7 @@ def test_the_command_line_samples_too(tiktoken, tmp_path, monkeypatch):
     arguments = ("run", "in.jsonl", "-m", "openai:gpt-5-mini", "--dry-run", "--sample")
     out = call(*arguments).output
     assert "2 requests; nothing was sent" in out
-    assert "counted by tiktoken (words), all of them" in out
+    assert "counted by tiktoken (words), all prompts" in out
     data = json.loads(call(*arguments, "--json").output)["data"]
     assert data["input_tokens"] == {"low": 15, "expected": 15, "high": 15}
     assert data["invalid_rows"] == 0

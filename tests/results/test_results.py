@@ -129,7 +129,7 @@ async def test_summary_is_one_screen_of_everything():
     text = batch.summary()
     assert len(text.splitlines()) < 15
     for words in (
-        "4: 3 succeeded (75.0 %), 1 failed",
+        "4: 3 succeeded (75.0%), 1 failed",
         "2 further attempts for 2 items",
         "p50",
         "p99",

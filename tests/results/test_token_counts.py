@@ -46,8 +46,8 @@ def test_the_provider_counts_what_it_will_be_paid_for(name):
         batch = run(strategy, PROMPTS)
     assert batch.failed == 0
     assert found.input_tokens == pytest.approx((batch.total_input_tokens,) * 3)
-    assert found.counted_by == f"{name.partition(':')[0]}'s endpoint that counts tokens, all of them"
-    assert f"{len(PROMPTS)} prompts were sent to be counted, none to be answered" in str(found)
+    assert found.counted_by == f"{name.partition(':')[0]}'s endpoint that counts tokens, all prompts"
+    assert f"{len(PROMPTS)} prompts were sent to the endpoint that counts tokens; no answer was generated" in str(found)
     assert found.to_dict()["sent_to_count"] == len(PROMPTS)
 
 
@@ -71,7 +71,7 @@ def test_media_are_counted_by_the_provider_where_a_tokenizer_cannot(monkeypatch)
     with SimulatedProvider() as provider:
         strategy = strategy_of("openai:gpt-5-mini", provider)
         found = run(strategy, [{"prompt": prompt}], dry_run="sample").estimate
-    assert found.counted_by == "openai's endpoint that counts tokens, all of them"
+    assert found.counted_by == "openai's endpoint that counts tokens, all prompts"
     assert found.sampled == 1
 
 
@@ -90,7 +90,7 @@ def test_a_count_is_tried_again_and_some_that_fail_do_not_matter():
 def test_if_the_provider_does_not_count_the_length_does_and_the_reason_is_said_once(fault, why):
     with SimulatedProvider(faults=[fault]) as provider:
         found = run(strategy_of("anthropic:claude-sonnet-5", provider), PROMPTS, dry_run="sample").estimate
-    assert "-33 % to +100 %: anthropic did not count the tokens: " in found.counted_by
+    assert "-33% to +100%: anthropic did not count the tokens: " in found.counted_by
     assert why in found.counted_by
     assert found.sampled == 0
     assert found.sent_to_count
@@ -120,7 +120,7 @@ def test_the_command_line_has_the_provider_count(tmp_path, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
     with SimulatedProvider(api_key="key") as provider:
         arguments = ("run", "in.jsonl", "-m", "anthropic:claude-x", "--dry-run", "--sample", "--base-url", provider.url)
-        assert "2 prompts were sent to be counted" in call(*arguments).output
+        assert "2 prompts were sent to the endpoint that counts tokens" in call(*arguments).output
         assert json.loads(call(*arguments, "--json").output)["data"]["sent_to_count"] == 2
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     without = call(*arguments[:-2]).output
@@ -147,7 +147,7 @@ def test_a_tokenizer_of_the_users_counts(tokenizer, monkeypatch):
     prompts = ["one two three four", "five"]
     found = run("sglang:any", prompts, dry_run="sample", tokenizer=tokenizer).estimate
     assert found.input_tokens == pytest.approx((5 + 2 * (3 + 3),) * 3)
-    assert found.counted_by == f"tokenizers ({tokenizer}), all of them"
+    assert found.counted_by == f"tokenizers ({tokenizer}), all prompts"
     assert found.sent_to_count == 0
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     found = run("sglang:any", prompts, dry_run="sample", tokenizer=str(tokenizer)).estimate
@@ -167,7 +167,7 @@ def test_the_tokenizer_of_an_open_model_is_found_in_the_cache(tokenizer, tmp_pat
     assert "there is no tokenizer of owner/model-1B in Hugging Face's cache" in missing.counted_by
     tokenizer.rename(folder / "tokenizer.json")
     found = run(strategy, ["one two"], dry_run="sample").estimate
-    assert found.counted_by == "tokenizers (owner/model-1B), all of them"
+    assert found.counted_by == "tokenizers (owner/model-1B), all prompts"
     assert found.input_tokens.expected == pytest.approx(2 + 3 + 3)
 
 
@@ -200,6 +200,6 @@ def test_the_command_line_takes_a_tokenizer(tokenizer, tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text('{"prompt": "one two three"}\n')
     arguments = ("run", "in.jsonl", "-m", "sglang:any", "--dry-run")
     out = call(*arguments, "--sample", "--tokenizer", "tokenizer.json").output
-    assert "counted by tokenizers (tokenizer.json), all of them" in out
+    assert "counted by tokenizers (tokenizer.json), all prompts" in out
     assert "needs --dry-run --sample" in call(*arguments, "--tokenizer", "x", code=2).output
     assert "cannot load" in call(*arguments, "--sample", "--tokenizer", "in.jsonl", code=2).output

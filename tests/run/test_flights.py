@@ -326,7 +326,7 @@ async def test_others_have_their_turn_while_items_end_at_once():
 
 
 async def test_many_ways_to_end_at_once():
-    """A stress: successes, failures, cancellations from inside, odd answers and time-outs, some with, some without
+    """A stress: successes, failures, cancellations from inside, odd answers and timeouts, some with, some without
     waiting, next to one another."""
 
     async def many(prompt):

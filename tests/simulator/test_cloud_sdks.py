@@ -80,7 +80,7 @@ async def test_boto3_counts_tokens_as_estimates_do(model, use):
         counted = bedrock().count_tokens(modelId=model, input=asked)["inputTokens"]
         batch = await process_prompts(f"bedrock:{model}", ["Hello"], dry_run="sample")
         assert provider.stats.clouds.rejected == {}
-    assert batch.estimate.counted_by == "bedrock's endpoint that counts tokens, all of them"
+    assert batch.estimate.counted_by == "bedrock's endpoint that counts tokens, all prompts"
     assert batch.estimate.input_tokens.expected == pytest.approx(counted)
 
 

@@ -23,7 +23,7 @@ def test_everything_is_in_it(tmp_path):
     batch.report(tmp_path / "run.html")
     data = data_of(tmp_path / "run.html")
     assert sorted(item["answer"]["text"] for item in data["items"]) == ["A", "B", "C"]
-    assert data["overview"]["about"]["summary"][0] == ["items", "3: 3 succeeded (100.0 %), 0 failed"]
+    assert data["overview"]["about"]["summary"][0] == ["items", "3: 3 succeeded (100.0%), 0 failed"]
     assert data["rows"]["total"] == 3
 
 

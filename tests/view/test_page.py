@@ -242,7 +242,7 @@ def test_everything_has_a_name(browser, address):
 
 
 def test_twice_as_large(browser, address):
-    """At 200 % a window of 1280 pixels has 640: nothing is cut off or needs scrolling to the side."""
+    """At 200% a window of 1280 pixels has 640: nothing is cut off or needs scrolling to the side."""
     page = Page(browser, address, viewport={"width": 640, "height": 400}, device_scale_factor=2)
     page.open("id-1")
     assert page.page.locator(".list").bounding_box()["height"] < 400
@@ -336,7 +336,7 @@ def test_two_runs(browser, tmp_path):
     with ViewServer(first, second) as server:
         page = Page(browser, server.url)
         page.tab("Compare")
-        page.page.locator("#view", has_text="50 % of 2 answers are the same").wait_for()
+        page.page.locator("#view", has_text="50% of 2 answers are the same").wait_for()
         page.page.get_by_role("button", name="Different").click()
         page.page.locator(".list .row", has_text="different: label").click()
         sides = page.page.locator(".details.two article.item")

@@ -29,7 +29,8 @@ class Share:
     """The share of the limits that a process gets.
 
     Attributes:
-        part: Its fraction of the limits, from 0 to 1. 0: the others have not made room yet; it asks again at once.
+        part: Its fraction of the limits, from 0 to 1. 0: the others have not reduced theirs yet, so it renews again
+            at once.
         is_shared: Whether other processes have a share.
         is_new: Whether it had no lease before.
         pace: Its share of the request rate that all processes have found, requests per second; None: unknown.

@@ -56,7 +56,7 @@ class LimitBoard:
 class LimitServer:
     """A TCP server for limits shared by processes of several hosts: give them its ``url`` as ``shared_limits=``.
 
-    It runs in a thread. Whoever has the URL may use it; the connection is not encrypted, so keep it within a
+    It runs in a thread. Anyone with the URL can use it; the connection is not encrypted, so keep it within a
     network that you trust. While it is unreachable, each process keeps its last share.
 
     Args:

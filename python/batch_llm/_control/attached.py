@@ -30,7 +30,7 @@ def attach(run: str | os.PathLike[str] | None = None) -> AttachedRun:
 
         handle = batch_llm.attach("nightly")
         print((await handle.status())["progress"])
-        await handle.set(concurrency=20, reason="the provider asked for it")
+        await handle.set(concurrency=20, reason="the provider requested it")
 
     Args:
         run: The run's id or the beginning of it, its name, or the path or URL of its store. None: the only run of this
@@ -58,7 +58,7 @@ class AttachedSync:
     """A handle on a run, for code without an event loop: ``attach(run).sync``.
 
     Not for the thread of the run's own event loop, where ``cancel(item)`` and ``requeue()`` would wait for themselves.
-    All methods raise :class:`~batch_llm.ControlError` if the run cannot do what is asked, or does not answer.
+    All methods raise :class:`~batch_llm.ControlError` if the run rejects the command, or does not answer.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -76,11 +76,11 @@ class AttachedSync:
 
     @property
     def info(self) -> RunInfo:
-        """What the registry knows of the run, as of the last look."""
+        """The entry of the run in the registry, as of the last read."""
         return self._entry.shown()
 
     def refresh(self) -> Entry:
-        """Look at the registry again, and return what it knows of the run."""
+        """Read the registry again, and return the entry of the run."""
         if self._entry.is_live:
             self._entry = registry.repair(registry.read(self._entry.id) or self._entry)
         return self._entry
@@ -121,7 +121,7 @@ class AttachedSync:
         return answer
 
     def status(self) -> Status:
-        """Return how far the run is, what it costs, what it waits for, and what was changed."""
+        """Return the progress of the run, its settings, tokens and cost, what it waits for, and its changes."""
         answer: Status | None = self._ask("status")
         return FinishedRun(self._entry).status() if answer is None else answer
 
@@ -136,7 +136,7 @@ class AttachedSync:
         return FinishedRun(self._entry).explain(over_time=over_time) if answer is None else answer
 
     def cost(self) -> Cost:
-        """Return what the run has cost, and what it will."""
+        """Return what the run has cost, and what it will have cost at its end."""
         answer: Cost | None = self._ask("cost")
         return FinishedRun(self._entry).cost() if answer is None else answer
 
@@ -144,14 +144,14 @@ class AttachedSync:
         """Return the last failures.
 
         Args:
-            most: How many, at most.
+            most: Maximum number of failures.
             after: Only those after the failure with this number.
         """
         answer: Tail | None = self._ask("tail", {"most": most, "after": after})
         return FinishedRun(self._entry).tail(most, after) if answer is None else answer
 
     def pause(self, *, reason: str | None = None, dry_run: bool = False) -> Paused:
-        """Start nothing more until :meth:`resume`; attempts in flight continue.
+        """Pause the run: nothing more starts until :meth:`resume`; attempts in flight continue.
 
         Args:
             reason: Why, for the record.
@@ -171,9 +171,9 @@ class AttachedSync:
         Args:
             reason: Why, for the record.
             dry_run: Whether only to return what would change.
-            values: ``concurrency``: attempts in flight; with ``"auto"``, at most. ``rpm``, ``tpm``: requests and tokens
-                per minute. ``budget``: what the run may cost, from its beginning on. ``deadline``: seconds from now, or
-                a text such as ``"30m"``. None takes a limit away.
+            values: ``concurrency``: attempts in flight; with ``"auto"``, the maximum. ``rpm``, ``tpm``: requests and
+                tokens per minute. ``budget``: maximum cost of the whole run. ``deadline``: seconds from now, or a
+                string such as ``"30m"``. None removes a limit.
         """
         settings.parsed(values)
         answer: Set = self._change("set", dict(values), reason, dry_run)
@@ -183,7 +183,7 @@ class AttachedSync:
         """Cancel the run at once, with all attempts in flight, or a single item.
 
         Args:
-            item: The id of the item; None: the run. The next run with the same store goes on.
+            item: The id of the item; None: the run. The next run with the same store resumes.
             reason: Why, for the record.
             dry_run: Whether only to return what would happen.
         """
@@ -208,12 +208,12 @@ class AttachedSync:
         reason: str | None = None,
         dry_run: bool = False,
     ) -> Requeued:
-        """Send failed items again: in this run if it is on, else with the next run that uses its store.
+        """Send failed items again: in this run if it is in progress, else with the next run that uses its store.
 
         Args:
-            items: The ids of the items; of a run that is over, also of those that have succeeded. None: all that have
-                failed.
-            category: Of those that have failed, only the ones of this category.
+            items: The ids of the items; once the run is over, also those of items that have succeeded. None: all failed
+                items.
+            category: Only failed items of this category.
             reason: Why, for the record.
             dry_run: Whether only to count them.
         """
@@ -226,10 +226,10 @@ class AttachedSync:
         return FinishedRun(self._entry).requeue(wanted_category, wanted, asker(), reason, dry_run=dry_run)
 
     def wait(self, timeout: float | None = None) -> RunInfo:
-        """Wait until the run is over, and its program has written what it writes.
+        """Wait until the run is over, and its program has written its output.
 
         Args:
-            timeout: How long, seconds; None: as long as it takes.
+            timeout: Maximum wait, seconds; None: no limit.
 
         Raises:
             TimeoutError: If it is not over by then.
@@ -245,8 +245,8 @@ class AttachedSync:
 class AttachedRun:
     """A handle on a run; :func:`attach` returns one.
 
-    All methods raise :class:`~batch_llm.ControlError` if the run cannot do what is asked, or does not answer. They work
-    from any event loop, also from that of the run itself.
+    All methods raise :class:`~batch_llm.ControlError` if the run rejects the command, or does not answer. They work
+    on any event loop, including that of the run itself.
     """
 
     def __init__(self, sync: AttachedSync) -> None:
@@ -268,11 +268,11 @@ class AttachedRun:
 
     @property
     def info(self) -> RunInfo:
-        """What the registry knows of the run, as of the last look."""
+        """The entry of the run in the registry, as of the last read."""
         return self.sync.info
 
     async def status(self) -> Status:
-        """Return how far the run is, what it costs, what it waits for, and what was changed."""
+        """Return the progress of the run, its settings, tokens and cost, what it waits for, and its changes."""
         return await asyncio.to_thread(self.sync.status)
 
     async def explain(self, *, over_time: bool = False) -> Explanation:
@@ -285,7 +285,7 @@ class AttachedRun:
         return await asyncio.to_thread(functools.partial(self.sync.explain, over_time=over_time))
 
     async def cost(self) -> Cost:
-        """Return what the run has cost, and what it will."""
+        """Return what the run has cost, and what it will have cost at its end."""
         return await asyncio.to_thread(self.sync.cost)
 
     async def tail(self, most: int = 20, *, after: int = 0) -> Tail:
@@ -293,7 +293,7 @@ class AttachedRun:
         return await asyncio.to_thread(self.sync.tail, most, after=after)
 
     async def pause(self, *, reason: str | None = None, dry_run: bool = False) -> Paused:
-        """Start nothing more until :meth:`resume`; see :meth:`AttachedSync.pause`."""
+        """Pause the run until :meth:`resume`; see :meth:`AttachedSync.pause`."""
         return await asyncio.to_thread(self.sync.pause, reason=reason, dry_run=dry_run)
 
     async def resume(self, *, reason: str | None = None, dry_run: bool = False) -> Paused:

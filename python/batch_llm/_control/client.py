@@ -72,7 +72,9 @@ class Client:
         problem = answer.get("error")
         if problem is not None:
             parts = problem if isinstance(problem, dict) else {}
-            raise ControlError(str(parts.get("code", "refused")), str(parts.get("message", "the run refused")))
+            raise ControlError(
+                str(parts.get("code", "refused")), str(parts.get("message", "the run rejected the command"))
+            )
         data = answer.get("data")
         if not isinstance(data, dict):
             raise ControlError("unreachable", "the answer of the run has no data")

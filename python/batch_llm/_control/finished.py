@@ -54,7 +54,7 @@ class FinishedRun:
 
     def _look(self) -> Inspection:
         if self.entry.store is None:
-            raise ControlError("store", f"the run {self.entry.id} had no store: nothing more is known of it")
+            raise ControlError("store", f"the run {self.entry.id} had no store, so nothing more is known about it")
         try:
             return inspect(self.entry.store)
         except (ArtifactError, OSError, ValueError) as error:
@@ -96,8 +96,7 @@ class FinishedRun:
             "termination": known.get("termination"),
             "changes": known.get("changes", []),
         }
-        if "error" in known:
-            made["error"] = known["error"]
+        made |= {name: known[name] for name in ("adaptive", "error") if name in known}
         if self.entry.store is not None:
             view = self._look()
             made["changes"] = changes.changes_of(view.events)[-_MOST_CHANGES:]
@@ -250,5 +249,5 @@ def _tokens(view: Inspection) -> Any:
 
 
 def _spent(view: Inspection) -> float | None:
-    """What the runs of a store have cost; None: nobody knows."""
+    """What the runs of a store have cost; None: it is unknown."""
     return view.cost if view.cost or not view.records_without_cost else None

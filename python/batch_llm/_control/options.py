@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .._run import Overseer, RunPlan
 
 VARIABLE = "BATCH_LLM_CONTROL"
-"""The environment variable that turns control off where it is not asked for by name."""
+"""The environment variable that turns control off for runs without a ``control=`` argument."""
 LONGEST_NAME = 100
 
 

@@ -1,4 +1,4 @@
-"""The messages between an endpoint and whoever asks it: one line of JSON each way. Used within the package.
+"""The messages between an endpoint and its clients: one line of JSON each way. Used within the package.
 
 ::
 

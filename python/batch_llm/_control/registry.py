@@ -294,7 +294,7 @@ def find(run: str | os.PathLike[str] | None) -> Entry:
     """
     known = entries()
     if run is None:
-        return _only([entry for entry in known if entry.is_live], "is running", "several runs are running")
+        return _only([entry for entry in known if entry.is_live], "is in progress", "several runs are in progress")
     wanted = os.fspath(run)
     ways: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: entry.id == wanted,
@@ -306,11 +306,12 @@ def find(run: str | os.PathLike[str] | None) -> Entry:
         matching = [entry for entry in known if way(entry)]
         live = [entry for entry in matching if entry.is_live]
         if live:
-            return _only(live, "", f"several running runs are {wanted!r}")
+            return _only(live, "", f"several runs in progress match {wanted!r}")
         if matching:
             return matching[0]
     raise ControlError(
-        "unknown_run", f"there is no run {wanted!r}; `batch-llm ps --all` lists all (an item's id comes after the run)"
+        "unknown_run",
+        f"there is no run {wanted!r}; `batch-llm ps --all` lists all (if you meant an item, name its run first)",
     )
 
 

@@ -30,7 +30,7 @@ def exit_code_of(termination: BatchTermination, failed: int, error: BaseExceptio
 
 
 class Rate(RecentRate):
-    """Results per second, lately; looks at most a few times a second, whoever asks."""
+    """Results per second, lately; computed at most a few times a second."""
 
     _looked = 0.0
     _last = 0.0
@@ -44,7 +44,7 @@ class Rate(RecentRate):
 
 
 def status(control: RunControl, stats: ProcessingStats, rate: Rate, outlook: Outlook) -> dict[str, Any]:
-    """Return the status of a run that is on."""
+    """Return the status of a run in progress."""
     run = control.run
     queued, in_flight, retrying, cooldown, outage, standstill = run.gauges()
     batches = run.pipeline.batch_progress()

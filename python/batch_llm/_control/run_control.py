@@ -211,7 +211,7 @@ class RunControl:
         }
         if command not in doing:
             known = ", ".join([*looks, *doing])
-            raise ControlError("bad_argument", f"there is no command {command!r:.40}; there are {known}")
+            raise ControlError("bad_argument", f"there is no command {command!r:.40}; known commands: {known}")
         by = request.get("by")
         change = _Change(
             str(command), arguments, by if isinstance(by, dict) else {}, request.get("reason"),
@@ -229,7 +229,7 @@ class RunControl:
         self.changes.append(made)
         self._note(made)
         log_event(
-            logging.INFO, "controlled", "%s by %s%s", made["type"], changes.who(made),
+            logging.INFO, "controlled", "Control command %s, by %s%s", made["type"], changes.who(made),
             f": {made['reason']}" if "reason" in made else "", run=self.entry.id,
         )  # fmt: skip
 
@@ -239,7 +239,9 @@ class RunControl:
     def _tail(self, arguments: dict[str, Any]) -> dict[str, Any]:
         most, after = arguments.get("most", 20), arguments.get("after", 0)
         if not (isinstance(most, int) and isinstance(after, int) and 0 <= most <= MOST_FAILURES):
-            raise ControlError("bad_argument", f"most must be an integer from 0 to {MOST_FAILURES}, after an integer")
+            raise ControlError(
+                "bad_argument", f"most must be an integer from 0 to {MOST_FAILURES}, and after an integer"
+            )
         found = [failure for failure in list(self._failures) if failure["number"] > after]
         return {"failures": found[len(found) - most :] if most else [], "last": self._failed}
 
@@ -264,7 +266,7 @@ class RunControl:
         if item is None:
             return self._end(change, cancel=True)
         if not isinstance(item, str):
-            raise ControlError("bad_argument", "item must be the id of an item, a text")
+            raise ControlError("bad_argument", "item must be the id of an item, a string")
         if change.is_dry:
             return {"item": item}
         if not self._on_loop(lambda: self.run.cancel(item)):
@@ -367,8 +369,8 @@ def _warn_once(error: Exception) -> None:
     log_event(
         logging.WARNING,
         "control_unavailable",
-        "The run cannot be controlled from outside: %s. It goes on all the same; control=False turns this off, and %s "
-        "names another directory",
+        "The run cannot be controlled from outside: %s. It continues without control. control=False turns this warning "
+        "off; the environment variable %s sets another directory",
         error,
         places.STATE_VARIABLE,
     )

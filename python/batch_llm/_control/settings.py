@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAMES = ("concurrency", "rpm", "tpm", "budget", "deadline")
 """The settings that can be changed."""
 OFF = "none"
-"""Takes a limit away."""
+"""Removes a limit."""
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MOST_ITEMS = 10_000
 """Items that can be named in one request."""
@@ -34,7 +34,7 @@ def number(name: str, value: Any, *, integer: bool = False) -> float | int | Non
         return None
     wrong = ControlError(
         "bad_argument",
-        f"{name} must be {'a whole number' if integer else 'a number'} above 0{_or_none(name)} (got {value!r:.40})",
+        f"{name} must be a positive {'integer' if integer else 'number'}{_or_none(name)} (got {value!r:.40})",
     )
     if isinstance(value, bool):
         raise wrong
@@ -81,7 +81,7 @@ def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in given:
         if name not in NAMES:
-            raise ControlError("bad_argument", f"there is no setting {name!r:.40}; there are {', '.join(NAMES)}")
+            raise ControlError("bad_argument", f"there is no setting {name!r:.40}; known settings: {', '.join(NAMES)}")
     if not given:
         raise ControlError("bad_argument", f"nothing to set; give one of {', '.join(NAMES)}, such as concurrency=8")
     values: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[name] = number(name, value, integer=name in ("concurrency", "tpm"))
     if "concurrency" in values and values["concurrency"] is None:
-        raise ControlError("bad_argument", "concurrency must be a whole number above 0 (got 'none')")
+        raise ControlError("bad_argument", "concurrency must be a positive integer (got 'none')")
     return values
 
 
@@ -104,7 +104,7 @@ def checked(control: RunControl, given: Mapping[str, Any]) -> dict[str, Any]:
     values = parsed(given)
     config, run = control.plan.config, control.run
     if config.dry_run:
-        raise ControlError("refused", "a dry run has no limits")
+        raise ControlError("refused", "a dry run has no settings to change")
     if run.waits_in_batches and values.keys() & {"concurrency", "deadline"}:
         raise ControlError(
             "refused", "concurrency and deadline are fixed while requests wait in batches; drain the run, and start it "
@@ -173,11 +173,11 @@ def requeue_arguments(given: Mapping[str, Any]) -> tuple[str | None, frozenset[s
     """
     category, items = given.get("category"), given.get("items")
     if category is not None and not (isinstance(category, str) and category):
-        raise ControlError("bad_argument", f"category must be a text, such as 'timeout' (got {category!r:.40})")
+        raise ControlError("bad_argument", f"category must be a string, such as 'timeout' (got {category!r:.40})")
     if items is None:
         return category, None
     if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, str) for item in items):
-        raise ControlError("bad_argument", "items must be a list of ids, which are texts")
+        raise ControlError("bad_argument", "items must be a list of ids (strings)")
     if len(items) > MOST_ITEMS:
         raise ControlError("bad_argument", f"items has {len(items):,} ids; at most {MOST_ITEMS:,} can be named at once")
     return category, frozenset(items)

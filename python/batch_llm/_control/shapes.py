@@ -121,7 +121,7 @@ class Interval(TypedDict):
 
 
 class Forecast(TypedDict):
-    """Seconds to the end, and the cost of the whole run, if it goes on as it does; ``level``: how often they hold."""
+    """Seconds to the end, and the cost of the whole run, if limits stay as they are; ``level``: how often they hold."""
 
     level: float
     seconds_left: Interval | None

@@ -36,12 +36,12 @@ class Job:
         print(job.summary())
 
     Pass it as ``job=`` to the functions that take prompts, to a processor, or to the adapters for Ray, Spark and Daft.
-    Each process reports a few times a second what it has spent and counted, and is told what it may spend. When the job
-    is over, because a cap is reached, its time has passed, or :meth:`stop` was called, nothing more is sent anywhere:
-    attempts in flight may finish, and all other items are "not sent".
+    A few times a second, each process reports its costs and counters, and gets an allowance. When the job is over,
+    because a cap is reached, its time has passed, or :meth:`stop` was called, nothing more is sent anywhere: attempts
+    in flight may finish, and all other items are "not sent".
 
-    In a ``with`` block, Ctrl-C stops the job, waits until all workers have finished what is in flight, and raises
-    ``KeyboardInterrupt`` then; a second Ctrl-C does not wait. If the block raises, the job is stopped too.
+    In a ``with`` block, Ctrl-C stops the job, waits for all requests in flight, and then raises
+    ``KeyboardInterrupt``; a second Ctrl-C does not wait. If the block raises, the job is stopped too.
 
     Args:
         name: The job's name, by default a random one. Processes that use the same name on the same board work on the
@@ -49,7 +49,7 @@ class Job:
         shared_limits: The board, where the processes report: as for :class:`~batch_llm.ProcessorConfig`; an object also
             needs ``report()``, see :class:`~batch_llm.LimitBoard`. By default, the one that already shares the limits
             in Ray and Spark, otherwise the memory of this process.
-        max_total_cost: Cap on the cost of the whole job, > 0, in the currency of the prices. It is as hard as that of
+        max_total_cost: Cap on the cost of the whole job, > 0, in the currency of the prices. It is as strict as that of
             :class:`~batch_llm.GuardrailConfig`.
         batch_timeout: Limit of the whole job, seconds, > 0, from the first report of any process. The board measures
             it.

@@ -15,7 +15,7 @@ KINDS = 8
 
 def summarize(stats: ProcessingStats, ended: BatchTermination, in_flight: float) -> str:
     """Return the lines; see ``Job.summary``."""
-    part = f" ({100 * stats.succeeded / stats.processed:.1f} %)" if stats.processed else ""
+    part = f" ({100 * stats.succeeded / stats.processed:.1f}%)" if stats.processed else ""
     unsent = f", {stats.not_sent:,} not sent" if stats.not_sent else ""
     done = f"{stats.processed:,}: {stats.succeeded:,} succeeded{part}, {stats.failed:,} failed{unsent}"
     rows = [("items", done)]

@@ -1,6 +1,6 @@
 """Items of several requests: takes each conversation through its rounds. Used by ``attempts``.
 
-A round is an attempt of its item like any other, with its own retries, limits and time-out. When its reply calls tools,
+A round is an attempt of its item like any other, with its own retries, limits and timeout. When its reply calls tools,
 the item's slot is freed; the tools run in a task of the item; then the engine gets the item back for its next round.
 """
 

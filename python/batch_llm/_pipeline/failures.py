@@ -154,7 +154,7 @@ class Failures:
     # Failures
 
     async def cancelled(self, flight: Flight, error: asyncio.CancelledError) -> None:
-        """Find out whose cancellation it is: the time-out's, the run's, or the strategy's own."""
+        """Find out whose cancellation it is: the timeout's, the run's, or the strategy's own."""
         if flight.abandoned:
             return
         if flight.timed_out:
@@ -176,7 +176,7 @@ class Failures:
         drop_own_frames(error)
         learn(strategy)
         if flight.timed_out and not isinstance(error, (FrameworkTimeoutError, GuardrailError)):
-            # The strategy turned its cancellation into an error of its own; the time-out is what happened.
+            # The strategy turned its cancellation into an error of its own; the timeout is what happened.
             uncancel()
             await self.timed_out(flight, error)
             return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._endings import FAILURES
 from .._logs import log_event
 from .._results import BatchTermination
+from .._shown import amount
 from ..core.guardrails import AbortMode, AttemptUsage
 from ..errors import (
     ERROR_MESSAGE_LIMIT,
@@ -245,7 +246,8 @@ class Guards:
         caps = {"max_total_tokens": self._config.max_total_tokens, "max_total_cost": self._config.max_total_cost}
         if self._job is not None:
             caps["the job's max_total_cost"] = self._job.max_total_cost
-        return " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
+        shown = {name: value if value >= 0.001 else amount(value) for name, value in caps.items() if value is not None}
+        return " and ".join(f"{name}={value}" for name, value in shown.items())
 
     def _reason(self, category: str) -> str:
         config = self._config
@@ -258,7 +260,7 @@ class Guards:
         if category == BatchInterruptedError.category:
             return "the job was stopped" if self._job_over == category else "the run was interrupted"
         if category == InBatchError.category:
-            return "the other items are waiting in batches at the provider"
+            return "requests are waiting in batches at the provider"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:

@@ -35,7 +35,7 @@ class AttemptWatcher(ABC):
 
 
 TIMEOUTS_UNTIL_SILENCE = 3
-"""Time-outs in a row after which an observer receives no more events of the run."""
+"""Timeouts in a row after which an observer receives no more events of the run."""
 
 
 class Observation:

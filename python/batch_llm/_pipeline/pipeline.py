@@ -241,13 +241,11 @@ class Pipeline:
         words: dict[str, Any] = {}
         if isinstance(error, ProviderError):
             words = {"finish_reason": error.finish_reason, "native_finish_reason": error.native_finish_reason}
-        text = describe(error)
-        self.run.counters.failed(error, text)
-        return WorkItemResult(
+        result: WorkItemResult[Any, Any] = WorkItemResult(
             item.item_id,
             False,
             None,
-            text,
+            describe(error),
             item.context,
             usage,
             attempts=attempts,
@@ -256,6 +254,8 @@ class Pipeline:
             metadata={name: word for name, word in words.items() if word is not None} or None,
             prompt=item.prompt if self.keeps_prompts else None,
         )
+        self.run.counters.failed(error, result)
+        return result
 
     def record_result(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
@@ -288,6 +288,8 @@ class Pipeline:
             self.run.finish(flight, success, error, paid)
         else:
             self.run.engine.record(flight.index, success, error, paid)
+        if not success:
+            self.run.counters.count_not_sent(result)
         self._report(flight.item.item_id)
         return self._post_processor is None
 

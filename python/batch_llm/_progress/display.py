@@ -392,7 +392,7 @@ class Lines:
             self._write(snapshot, _final_words(snapshot))
 
     def _write(self, snapshot: Snapshot, words: list[str]) -> None:
-        part = f" ({100 * snapshot.done / snapshot.total:.0f} %)" if snapshot.total and not snapshot.is_growing else ""
+        part = f" ({100 * snapshot.done / snapshot.total:.0f}%)" if snapshot.total and not snapshot.is_growing else ""
         of = " so far" if snapshot.is_growing else f" of {snapshot.total:,}"
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         line = f"{when} batch-llm: {snapshot.done:,}{of}{part}, {', '.join(words)}"

@@ -1,4 +1,4 @@
-"""The forecast of a run that is on. Used by displays, by control and by observers.
+"""The forecast of a run in progress. Used by displays, by control and by observers.
 
 Brings the numbers of a run to ``_results.forecasting``, which knows how to compute.
 """
@@ -23,7 +23,7 @@ RENEWED_SECONDS = 1.0
 
 
 class Outlook:
-    """What will become of a run; whoever asks, and from whatever thread.
+    """The forecast of a run, for any thread.
 
     Args:
         run: The run.

@@ -231,13 +231,14 @@ def summary_rows(batch: Batch) -> list[tuple[str, str]]:
 
 def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     """The lines of the text, with what they are about."""
-    part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""
+    part = f" ({100 * found.succeeded / found.total:.1f}%)" if found.total else ""
     unsent = f", {found.not_sent:,} not sent" if found.not_sent else ""
     lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed{unsent}")]
     if batch.termination.kind != "completed":
         lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
     if found.seconds is not None and found.total:
-        lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
+        pace = f", {rate(found.per_second)}" if found.per_second else ""
+        lines.append(("time", f"{seconds(found.seconds)}{pace}"))
     if found.reused:
         lines.append(("reused", ", ".join(f"{count:,} {_SOURCES[source]}" for source, count in found.reused.items())))
     if found.conversations:
@@ -281,7 +282,7 @@ def _cache(batch: Batch, found: Figures) -> list[str]:
         money = ""
         if found.saved is not None:
             money = f", which {'saved' if found.saved >= 0 else 'cost'} {_money(batch, abs(found.saved))}"
-        lines.append(f"{share:.1f} % of the input was read from the provider's prompt cache{money}")
+        lines.append(f"{share:.1f}% of the input was read from the provider's prompt cache{money}")
     misses = "" if batch.stats is None else cache_misses(batch.stats)
     return lines + ([misses] if misses else [])
 

@@ -38,11 +38,15 @@ class Bounds(Protocol):
 _WORDS = {
     "workers": (
         "all workers were busy",
-        "raise the concurrency, or set concurrency='auto' to find it automatically",
+        "raise the concurrency (max_workers), or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
         "concurrency was at the limit that 'auto' had found{concurrency}",
-        "get a higher limit from the provider; in a short run, it is still rising",
+        "get a higher limit from the provider",
+    ),
+    "rising": (
+        "'auto' was still raising the concurrency{concurrency}",
+        "pass a number as concurrency, if you know it; in a short run, this is normal",
     ),
     "pace": (
         "the request rate was at the provider's limit, estimated from its 429 responses",
@@ -105,15 +109,16 @@ _WORDS = {
     ),
 }
 _MEASURES = ("requests", "tokens", "input_tokens", "output_tokens")
-_QUOTA = (
-    "{limit} {whose} used up",
-    "{remedy}; for a limit on tokens, shorten prompts or lower max_tokens too",
-)
+RISING_SECONDS = 30.0
+"""Seconds of a run for which ``"auto"`` may still be raising the concurrency."""
 
 
 def meaning_of(stats: Bounds, name: str) -> tuple[str, str]:
     """Return what a reason means, and what to change."""
-    meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
+    if name.startswith("quota:"):
+        return _quota(stats, name)
+    is_rising = name == "concurrency" and sum(stats.bound_by.values()) < RISING_SECONDS
+    meaning, remedy = _WORDS["rising" if is_rising else name]
     return meaning.format(concurrency=at_the_end(stats)), remedy
 
 
@@ -124,7 +129,7 @@ def at_the_end(stats: Bounds) -> str:
 
 def is_reason(name: str) -> bool:
     """Whether this is a reason of the engine's, and not one that a later version has, or no version."""
-    return name in _WORDS or name in {f"quota:{measure}" for measure in _MEASURES}
+    return (name in _WORDS and name != "rising") or name in {f"quota:{measure}" for measure in _MEASURES}
 
 
 def _quota(stats: Bounds, name: str) -> tuple[str, str]:
@@ -132,16 +137,14 @@ def _quota(stats: Bounds, name: str) -> tuple[str, str]:
     rows = [row for row in stats.limits if row["measure"] == measure]
     row = min(rows, key=lambda row: row["amount"] / row["per"], default=None)
     words = measure.replace("_", " ")
+    more = "; shorten prompts or lower max_tokens too" if "tokens" in measure else ""
     if row is None:
-        return _QUOTA[0].format(limit=f"a limit on {words}", whose="was"), _QUOTA[1].format(remedy="raise it")
+        return f"a limit on {words} was used up", f"raise it{more}"
     times = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
     time = times.get(row["per"], f"{row['per']:g} s")
     whose = "(reported by the provider) was" if row["learned"] else "(set by you) was"
     remedy = "get a higher limit from the provider" if row["learned"] else "raise the limit, if the provider allows it"
-    return (
-        _QUOTA[0].format(limit=f"the limit of {row['amount']:,.0f} {words} per {time}", whose=whose),
-        _QUOTA[1].format(remedy=remedy),
-    )
+    return f"the limit of {row['amount']:,.0f} {words} per {time} {whose} used up", remedy + more
 
 
 def cause_of(name: str) -> str:

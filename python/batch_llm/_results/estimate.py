@@ -50,7 +50,9 @@ class RunEstimate:
         most = "no maximum is set" if self.most_output_tokens is None else f"at most {self.most_output_tokens:,}"
         sent = "nothing was sent"
         if self.sent_to_count:
-            sent = f"{self.sent_to_count:,} prompts were sent to be counted, none to be answered"
+            sent = (
+                f"{self.sent_to_count:,} prompts were sent to the endpoint that counts tokens; no answer was generated"
+            )
         lines = [
             f"{self.requests:,} requests; {sent}",
             f"input   {expected:,.0f} tokens ({low:,.0f} to {high:,.0f}), counted by {self.counted_by}",
@@ -60,8 +62,8 @@ class RunEstimate:
             lines.append("cost    unknown: a price is not known")
         else:
             least, about, highest = self.cost
-            end = "no maximum" if highest is None else f"${amount(highest)}"
-            lines.append(f"cost    about ${amount(about)} (${amount(least)} for prompts alone; at most: {end})")
+            end = "no maximum" if highest is None else f"at most ${amount(highest)}"
+            lines.append(f"cost    about ${amount(about)} (${amount(least)} for prompts alone; {end})")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def explain(stats: Facts) -> str:
     whole = sum(stats.bound_by.values())
     found = verdict(stats)
     lines = [str(found)]
-    if whole <= 0:
+    if whole <= 0 or found.limit == "nothing":
         return lines[0]
     for name, seconds in sorted(stats.bound_by.items(), key=lambda entry: -entry[1]):
         share = seconds / whole
@@ -40,7 +40,7 @@ _SENT_LIVE = {
     "unfit": "because they cannot be in a batch",
 }
 _MISSES = {
-    "first": "{count:,} {were} the first with their prefix",
+    "first": "{count:,} {were} the first with {their} prefix",
     "expired": "{count:,} came after the entry had expired",
     "unwritten": "{count:,} {were} sent while the entry was being written",
     "changed": "{count:,} no longer began with it, because a hook had changed the prompt",
@@ -61,7 +61,9 @@ def cache_misses(stats: Bounds) -> str:
     if too_short:
         found["short"] = found.get("short", 0) + too_short
     misses = [
-        text.format(count=found[name], were="was" if found[name] == 1 else "were")
+        text.format(
+            count=found[name], were="was" if found[name] == 1 else "were", their="its" if found[name] == 1 else "their"
+        )
         for name, text in _MISSES.items()
         if found.get(name)
     ]

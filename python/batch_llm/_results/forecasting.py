@@ -83,7 +83,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What will become of a run, if it goes on as it does.
+    """The forecast of a run whose limits stay as they are.
 
     Args:
         seconds_left: The time to its end, seconds; None: not known yet.

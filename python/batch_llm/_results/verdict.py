@@ -10,21 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .bounds import Bounds, at_the_end, meaning_of
+from .bounds import Bounds, meaning_of
 
 LONGEST_ERROR = 300
 BUSY = 0.5
 """The share of the time for which the event loop is busy, from which on it is the limit."""
 SLOWER = 3.0
 """How many times as long as at others a request takes at an endpoint that is called slow."""
-RISING = 30.0
-"""Seconds of a run for which ``"auto"`` may still be raising the concurrency."""
 IN_FLIGHT = frozenset({"workers", "concurrency", "last_items"})
 """Reasons behind which is whatever attempts in flight wait for."""
 
 
 class Facts(Bounds, Protocol):
     """The counters of a run that show the cause."""
+
+    @property
+    def total(self) -> int:
+        """Items so far."""
+        ...
 
     @property
     def processed(self) -> int:
@@ -39,6 +42,11 @@ class Facts(Bounds, Protocol):
     @property
     def failed(self) -> int:
         """Those that failed."""
+        ...
+
+    @property
+    def not_sent(self) -> int:
+        """Those that were never sent."""
         ...
 
     @property
@@ -107,6 +115,8 @@ def verdict(stats: Facts) -> Verdict:
     whole = sum(stats.bound_by.values())
     if whole <= 0:
         return Verdict("nothing", "no time was recorded: nothing has run", "")
+    if not stats.total and not stats.processed:
+        return Verdict("nothing", "there were no items", "")
     name = max(stats.bound_by, key=lambda name: stats.bound_by[name])
     if name in IN_FLIGHT:
         return _of_attempts(stats, name, whole)
@@ -120,14 +130,16 @@ def _end_of(stats: Facts) -> Verdict | None:
     if stats.ended == "budget_exceeded":
         return Verdict("budget", f"the run ended early, because {reason}", "raise the budget")
     if stats.ended == "batch_timeout":
-        return Verdict("deadline", f"the run ended early, because {reason}", "allow it more time")
+        return Verdict(
+            "deadline", f"the run ended early, because {reason}", "raise batch_timeout (--deadline), or the concurrency"
+        )
     if stats.ended == "provider_outage":
         return Verdict("outage", f"the run ended early, because {reason}", "run it again when the provider is up")
     if stats.ended == "artifact_error":
-        return Verdict("store", f"the run ended early, because {reason}", "make room for the store, or move it")
+        return Verdict("store", f"the run ended early, because {reason}", "free disk space for the store, or move it")
     if stats.failed and not stats.succeeded:
         name, count = max(stats.error_counts.items(), key=lambda entry: entry[1], default=("an unknown error", 0))
-        which = f"all {stats.failed:,} items" if stats.failed > 1 else "the only item"
+        which = _which(stats)
         share = "" if count in (0, stats.failed) else f", {count:,} of them"
         error = " ".join(stats.failure.split())[:LONGEST_ERROR].rstrip(". ") or name
         what = error if error.startswith(name) else f"{name} ({error})"
@@ -135,7 +147,7 @@ def _end_of(stats: Facts) -> Verdict | None:
     if stats.ended == "fail_fast":
         return Verdict("failures", f"the run ended early, because {reason}", "correct that, then run it again")
     if stats.replayed and stats.replayed == stats.processed:
-        return Verdict("reused", "all results were there already, so nothing was sent", "")
+        return Verdict("reused", "all results were reused, so nothing was sent", "")
     return None
 
 
@@ -156,6 +168,13 @@ def _remedy(name: str, error: str) -> str:
             if any(word in text for word in words):
                 return remedy
     return "correct that, then run it again"
+
+
+def _which(stats: Facts) -> str:
+    """The failed items of a run in which none succeeded."""
+    if stats.failed == 1:
+        return "the only item that was sent" if stats.not_sent else "the only item"
+    return f"all {stats.failed:,} items{' that were sent' if stats.not_sent else ''}"
 
 
 def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:
@@ -187,9 +206,6 @@ def _of_attempts(stats: Facts, name: str, whole: float) -> Verdict:
         meaning = f"for {share:.0%} of the time, all items had been sent{average}"
         return Verdict(name, meaning, "use a model that answers faster")
     meaning, remedy = meaning_of(stats, name)
-    if name == "concurrency" and whole < RISING:
-        meaning = f"'auto' was still raising the concurrency{at_the_end(stats)}"
-        remedy = "in a short run, this is normal"
     return Verdict(name, f"for {share:.0%} of the time, {meaning}{average}", _first(remedy))
 
 
@@ -199,4 +215,6 @@ def _first(remedy: str) -> str:
 
 
 def _seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.3g} ms"
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"

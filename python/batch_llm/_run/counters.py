@@ -102,10 +102,10 @@ class Counters:
         """Keep why the run ends early."""
         self._termination = termination
 
-    def failed(self, error: BaseException, text: str) -> None:
-        """Keep the error of the first item that failed."""
-        if not (self._failure or isinstance(error, asyncio.CancelledError)):
-            self._failure = (without_secrets(text) or "")[:LONGEST_ERROR]
+    def failed(self, error: BaseException, result: WorkItemResult[Any, Any]) -> None:
+        """Keep the error of the first item that failed; one that was not sent has not."""
+        if not (self._failure or result.not_sent or isinstance(error, asyncio.CancelledError)):
+            self._failure = (without_secrets(result.error) or "")[:LONGEST_ERROR]
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
         """Count a result whose item was never sent."""

@@ -1,4 +1,4 @@
-"""What the engine's messages ask for: attempts that start, their answers, time-outs, and what concerns the whole run.
+"""What the engine's messages ask for: attempts that start, their answers, timeouts, and what concerns the whole run.
 
 Used by ``_run.Run`` alone. ``messages`` has the codes.
 """
@@ -132,7 +132,7 @@ class Dispatch:
         waiter = flight.native
         if waiter is None:
             if not flight.executing:
-                return  # it comes after the time-out that ended the attempt
+                return  # it comes after the timeout that ended the attempt
             coroutine = self._pipeline.answered(flight, value, success)
             if coroutine is None:
                 return

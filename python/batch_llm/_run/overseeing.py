@@ -1,4 +1,4 @@
-"""Whoever controls a run from outside is told when it begins and how it ends, and so is its store. Used by ``run``."""
+"""Reports the start and the end of a run to its control from outside, and to its store. Used by ``_run.Run``."""
 
 from __future__ import annotations
 

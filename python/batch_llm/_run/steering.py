@@ -1,4 +1,4 @@
-"""What can be changed in a run while it goes on, and what is in force. Used by ``_control`` through its run."""
+"""Settings that can be changed during a run, and those in force. Used by ``_control`` through its run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves the page of a run to the browser on this machine, while the run goes on or afterwards.
+"""Serves the page of a run to the browser on this machine, during the run or afterwards.
 
 It listens on loopback only, on a random port. The address has a token: whoever does not have it gets nothing. Requests
 with another host in their header are rejected, so that no web page reaches it by a name that leads here (DNS

@@ -116,7 +116,7 @@ class Timeline:
 
 
 def _percentile(bins: dict[int, int], part: float) -> float | None:
-    """The value that this share did not exceed, to about 7 %."""
+    """The value that this share did not exceed, to about 7%."""
     left = part * sum(bins.values())
     for bucket in sorted(bins):
         left -= bins[bucket]

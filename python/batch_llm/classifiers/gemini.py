@@ -83,7 +83,7 @@ def _client_error(exception: Exception, text: str) -> ErrorInfo:
 
 
 def says_timeout(text: str) -> bool:
-    """Whether lower-case ``text`` names a time-out; "504" only as a whole number."""
+    """Whether lower-case ``text`` names a timeout; "504" only as a whole number."""
     return _TIMEOUT_TEXT.search(text) is not None
 
 

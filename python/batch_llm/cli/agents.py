@@ -80,7 +80,7 @@ def estimate(
     limit: int | None = None,
     sample: bool = False,
 ) -> dict[str, Any]:
-    """Say how many requests and tokens a file would take, and what they would cost. Answers nothing; needs no key.
+    """Estimate the requests, tokens and cost of a file. Generates no answers, and needs no key.
 
     file: JSON Lines, CSV, TSV or Parquet, with a column "prompt", "messages", "input" or "text", or others for
     `prompt`. model: such as openai:gpt-5-mini. prompt: a template with column names in braces, such as
@@ -127,12 +127,12 @@ def run(
 
 
 def runs(past: bool = False) -> dict[str, Any]:
-    """List the runs of this user that are on; past: those that are over too."""
+    """List the runs of this user that are in progress; past: finished ones too."""
     return _object("ps", *_options(all=past))
 
 
 def status(run: str | None = None) -> dict[str, Any]:
-    """Return how far a run is: progress, settings, tokens, cost, what it waits for, and what was changed.
+    """Return the status of a run: progress, settings, tokens, cost, what it waits for, and what was changed.
 
     run: its id, its name, or the path of its store; may be left out where only one is on.
     """
@@ -140,7 +140,7 @@ def status(run: str | None = None) -> dict[str, Any]:
 
 
 def wait(run: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
-    """Wait until a run is over, or the time is, and return its status. seconds: at most 600."""
+    """Wait until a run or the time is over, and return its status. seconds: at most 600."""
     seconds = min(max(seconds, 0.1), MOST_WAIT)
     arguments = ("wait", *_options(timeout=seconds), *_named(run))
     try:
@@ -152,7 +152,7 @@ def wait(run: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
 
 
 def explain(run: str | None = None) -> dict[str, Any]:
-    """Say what limits a run, for what share of the time, and what to change."""
+    """Explain what limits a run, for what share of the time, and what to change."""
     return _object("explain", *_named(run))
 
 
@@ -173,7 +173,7 @@ def requeue(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Send failed items again: in the run if it is on, else when the same `run` is started again.
+    """Send failed items again: at once if the run is in progress, else when the same `run` is started again.
 
     items: ids; by default all that have failed. category: of those, only the ones of this category, such as rate_limit.
     reason: why, for the record. dry_run: only count them.
@@ -191,7 +191,7 @@ def change(
     deadline: str | None = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
-    """Change settings of a run that is on.
+    """Change settings of a run in progress.
 
     concurrency: requests at the same time. rpm, tpm: requests and tokens per minute. budget: dollars for the whole run.
     deadline: when it ends, from now on, such as 30m. reason: why, for the record.
@@ -202,12 +202,12 @@ def change(
 
 
 def pause(run: str, reason: str | None = None) -> dict[str, Any]:
-    """Have a run start nothing more until `resume`; requests in flight continue."""
+    """Pause a run: nothing more starts until `resume`; requests in flight continue."""
     return _object("pause", *_options(reason=reason), *_named(run))
 
 
 def resume(run: str, reason: str | None = None) -> dict[str, Any]:
-    """Have a run go on after `pause`."""
+    """Resume a run after `pause`."""
     return _object("resume", *_options(reason=reason), *_named(run))
 
 

@@ -219,14 +219,14 @@ def _messages(value: Any) -> Any:
     """Return the messages in a cell: in tables, the text of a JSON list. Any other text is the prompt itself."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
-    remedy = 'write a list like [{"role": "user", "content": "..."}], or name the column \'prompt\' if it is a text'
+    remedy = 'write a list like [{"role": "user", "content": "..."}], or name the column \'prompt\' if it is a string'
     try:
         messages = texts.read(value.strip())
     except (ValueError, RecursionError) as error:
         raise InvalidRowError(f"invalid row: 'messages' is not a JSON list of messages ({error}): {remedy}") from error
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or "role" not in message:
-            raise InvalidRowError(f"invalid row: item {number} of the list in 'messages' is no message: {remedy}")
+            raise InvalidRowError(f"invalid row: item {number} of the list in 'messages' is not a message: {remedy}")
     if not messages:
         raise InvalidRowError("invalid row: 'messages' is empty")
     return messages

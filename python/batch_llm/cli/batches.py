@@ -20,11 +20,11 @@ from .collecting import collect as collect_all
 @click.command()
 @click.argument("store", type=click.Path(exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--cancel", is_flag=True, help="Cancel all open batches, and fetch what they had answered by then.")
+@click.option("--cancel", is_flag=True, help="Cancel all open batches, and fetch the answers that they had by then.")
 def batches(store: str, as_json: bool, cancel: bool) -> None:
     """List the batches of STORE: state, age, requests and cost.
 
-    The list shows what the provider said when it was last polled. It can be printed during a run. --cancel needs the
+    The list shows the state at the last poll of the provider, and works during a run. --cancel needs the
     API key in the environment, and a store that no run is using.
     """
     try:

@@ -23,8 +23,13 @@ from . import option_values, showing
 
 NO_RUN, NOT_RUNNING, NOT_OVER, DIED = 5, 6, 7, 8
 _CODES = {"bad_argument": 2, "unknown_run": NO_RUN, "several_runs": NO_RUN, "not_running": NOT_RUNNING}
-_RUN = "RUN is a run's id or its beginning, its name, or the path of its store; it may be left out if one is running."
-_EPILOG = f"{_RUN}\n\nExit codes: 0 done, 1 the run refused or does not answer, 2 invalid usage, 5 no such run"
+_RUN = (
+    "RUN is the id of a run or the beginning of it, its name, or the path of its store. It may be omitted if "
+    "exactly one run is in progress."
+)
+_EPILOG = (
+    f"{_RUN}\n\nExit codes: 0 done, 1 the run rejected the command or does not answer, 2 invalid usage, 5 no such run"
+)
 _EPILOGS = {
     "ps": "Exit codes: 0 done, 2 invalid usage.",
     "wait": f"{_RUN}\n\nExit codes: that of the run (see batch-llm run --help), 2 invalid usage, 5 no such run, 7 not "
@@ -94,8 +99,8 @@ def _command(name: str, *, changes: bool = False, run: bool = True) -> Callable[
 
         made: Any = call
         if changes:
-            made = click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")(made)
-            made = click.option("--reason", metavar="TEXT", help="Why; it is kept with the change.")(made)
+            made = click.option("--dry-run", is_flag=True, help="Print what would change, without changing it.")(made)
+            made = click.option("--reason", metavar="TEXT", help="Reason, stored with the change.")(made)
         made = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(made)
         made = click.option(
             "--schema",
@@ -116,14 +121,14 @@ def _command(name: str, *, changes: bool = False, run: bool = True) -> Callable[
 @_command("ps", run=False)
 @click.option("-a", "--all", "is_all", is_flag=True, help="List past runs too.")
 def ps(envelope: Envelope, is_all: bool) -> None:
-    """List running runs: id, name, state, age, process, store."""
+    """List runs in progress: id, name, state, age, process, store."""
     runs = [entry.shown() for entry in entries() if is_all or entry.is_live]
     envelope.show({"runs": runs}, lambda: showing.runs(runs, is_all=is_all))
 
 
 @_command("status")
 def status(run: AttachedRun, envelope: Envelope) -> None:
-    """Show how far RUN is, its settings, what it costs, and what was changed.
+    """Show progress, settings, cost and changes of RUN.
 
     A run that is over is shown as its store has it.
     """
@@ -151,8 +156,10 @@ def _looks(run: AttachedRun, interval: float) -> Iterator[Any]:
 
 
 @_command("tail")
-@click.option("-n", "most", type=click.IntRange(0, 1000), default=20, show_default=True, help="How many, at most.")
-@click.option("-f", "--follow", is_flag=True, help="Go on showing those that come, until the run is over.")
+@click.option(
+    "-n", "most", type=click.IntRange(0, 1000), default=20, show_default=True, help="Maximum number of failures."
+)
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new failures until the run is over.")
 def tail(run: AttachedRun, envelope: Envelope, most: int, follow: bool) -> None:
     """Show the last failures of RUN: item, category, error."""
     found = run.sync.tail(most)
@@ -166,9 +173,9 @@ def tail(run: AttachedRun, envelope: Envelope, most: int, follow: bool) -> None:
 
 
 @_command("explain")
-@click.option("--over-time", is_flag=True, help="Say it for each part of the run, too.")
+@click.option("--over-time", is_flag=True, help="Show it for each part of the run, too.")
 def explain(run: AttachedRun, envelope: Envelope, over_time: bool) -> None:
-    """Say what limits RUN, for what share of the time, and what to change."""
+    """Explain what limits RUN, for what share of the time, and what to change."""
     found = run.sync.explain(over_time=over_time)
     envelope.show(found, lambda: "\n".join([found["text"], *showing.limits_over_time(found)]))
 
@@ -182,14 +189,14 @@ def cost(run: AttachedRun, envelope: Envelope) -> None:
 
 @_command("pause", changes=True)
 def pause(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
-    """Have RUN start nothing more until `resume`; requests in flight continue."""
+    """Pause RUN: nothing more starts until `resume`; requests in flight continue."""
     found = run.sync.pause(**options)
     envelope.show(found, lambda: showing.paused(found))
 
 
 @_command("resume", changes=True)
 def resume(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
-    """Have RUN go on after `pause`."""
+    """Resume RUN after `pause`."""
     found = run.sync.resume(**options)
     envelope.show(found, lambda: showing.paused(found))
 
@@ -200,12 +207,12 @@ def set_(envelope: Envelope, arguments: tuple[str, ...], **options: Any) -> None
     """Change settings of RUN.
 
     \b
-    concurrency=N        requests in flight; with --concurrency auto, at most
+    concurrency=N        requests in flight; with --concurrency auto, the maximum
     rpm=N, tpm=N         requests, tokens per minute
-    budget=DOLLARS       what the run may cost, from its beginning on
-    deadline=TIME        when it ends, from now on: 90s, 30m, 8h
+    budget=DOLLARS       maximum cost of the whole run
+    deadline=TIME        time left, from now: 90s, 30m, 8h
 
-    none takes a limit away: budget=none.
+    budget=none removes the limit, and so on.
     """  # noqa: D301 - click's mark for lines that stay as they are
     names = [argument for argument in arguments if argument.partition("=")[0] not in NAMES or "=" not in argument]
     if len(names) > 1:
@@ -224,8 +231,8 @@ def set_(envelope: Envelope, arguments: tuple[str, ...], **options: Any) -> None
 def requeue(envelope: Envelope, arguments: tuple[str, ...], failed: bool, category: str | None, **options: Any) -> None:
     """Send failed items of RUN again.
 
-    If RUN is running, they are sent by it, after the items that it still has to read. If it is over, they are sent when
-    the same command or program runs again with its store; by an ID also items that have succeeded.
+    A run in progress sends them after its other items. If RUN is over, they are sent when the same command or program
+    runs again with its store; an ID may then also name an item that has succeeded.
     """
     items = list(arguments[1:])
     if items and (failed or category is not None):
@@ -239,9 +246,9 @@ def requeue(envelope: Envelope, arguments: tuple[str, ...], failed: bool, catego
 @_command("cancel", changes=True)
 @click.argument("item", required=False, metavar="[ID]")
 def cancel(run: AttachedRun, envelope: Envelope, item: str | None, **options: Any) -> None:
-    """End RUN at once, cancelling requests in flight; or cancel one item.
+    """Cancel RUN with its requests in flight; or cancel one item.
 
-    What is finished stays in the store; the same command goes on from there.
+    Finished results stay in the store, and the same command resumes from them.
     """
     found = run.sync.cancel(item, **options)
     envelope.show(found, lambda: showing.ended(found, "cancelled"))
@@ -251,7 +258,7 @@ def cancel(run: AttachedRun, envelope: Envelope, item: str | None, **options: An
 def drain(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
     """End RUN once all requests in flight have ended; nothing more starts.
 
-    What is finished stays in the store; the same command goes on from there.
+    Finished results stay in the store, and the same command resumes from them.
     """
     found = run.sync.drain(**options)
     envelope.show(found, lambda: showing.ended(found, "drained"))
@@ -262,7 +269,7 @@ def drain(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
     "--timeout",
     callback=option_values.duration,
     metavar="TIME",
-    help="How long to wait, such as 90s or 8h.",
+    help="Maximum wait, such as 90s or 8h.",
 )
 def wait(run: AttachedRun, envelope: Envelope, timeout: float | None) -> int:
     """Wait until RUN is over, and exit with its exit code; 8 if its process has died."""

@@ -22,14 +22,14 @@ PROMPT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--prompts",
         type=click.Path(exists=True, dir_okay=False),
         metavar="FILE",
-        help="The input of the run, for prompts that the store does not have. By default, a store has only those of "
-        "failed items.",
+        help="The input of the run, for prompts that are not in the store. By default, a store has only the "
+        "prompts of failed items.",
     ),
     click.option(
         "-p",
         "--prompt",
         callback=option_values.text,
-        help="The template that the run had, for --prompts; or @FILE.",
+        help="The template of the run, for --prompts; or @FILE.",
     ),
 )
 

@@ -113,7 +113,7 @@ GROUPS = {
     "--fallback",
     multiple=True,
     metavar="MODEL",
-    help="Model to ask if the model refuses, is down, or cannot take the prompt; repeat the option for more.",
+    help="Model to try if the first one refuses, is down, or cannot take the prompt; repeat the option for more.",
 )
 @click.option(
     "-c",
@@ -236,7 +236,7 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
 
 def _detach(file: str, output: str, options: dict[str, Any]) -> int:
     if file == files.STDOUT:
-        raise click.UsageError("--detach needs a file as input: nobody can write to its stdin any more")
+        raise click.UsageError("--detach needs a file as input: a run in the background has no stdin")
     if output == files.STDOUT and not (options["in_place"] or options["dry_run"]):
         raise click.UsageError("--detach needs -o FILE or --in-place")
     arguments = click.get_current_context().meta[ARGUMENTS]

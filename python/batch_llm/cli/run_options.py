@@ -71,7 +71,7 @@ def _strategy(
         return llm(name, **{**options, **place})
     if options.get("api_key") is _no_key:
         # A pool needs to know its keys at once, to send with them.
-        options = {**options, "api_key": "none, for nothing is sent"}
+        options = {**options, "api_key": "none, because nothing is sent"}
     members = [llm(name, **options, base_url=address) for address in addresses] or [llm(name, **options)]
     return PoolStrategy(members, [llm(fallback, **options) for fallback in fallbacks])
 

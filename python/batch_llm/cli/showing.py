@@ -20,7 +20,7 @@ MOST_PARTS = 24
 def runs(found: Sequence[Any], *, is_all: bool) -> str:
     """A table of runs."""
     if not found:
-        return "no runs" if is_all else "no run is running; `batch-llm ps --all` lists past ones"
+        return "no runs" if is_all else "no run is in progress; `batch-llm ps --all` lists past ones"
     rows = [("ID", "NAME", "STATE", "AGE", "PID", "STORE")]
     for run in found:
         end = run["ended_at"] or time.time()
@@ -118,7 +118,7 @@ def failures(found: Any, *, is_first: bool) -> str:
 def cost(found: Any) -> str:
     """What a run costs."""
     if found["spent"] is None:
-        return "the cost is not known: the price of the model is not"
+        return "the cost is unknown, because the price of the model is unknown"
     words = [f"{money(found['spent'])} so far"]
     if found["projected"] is not None and found["projected"] > found["spent"]:
         final = found.get("forecast")
@@ -193,7 +193,7 @@ def ended(found: Any, word: str) -> str:
     would = "would be " if found["dry_run"] else ""
     if "item" in found:
         return f"{found['item']} {would}{word}"
-    return f"{would}{word}: {found['in_flight']:,} in flight, {found['not_sent']:,} or more are not sent"
+    return f"{would}{word}: {found['in_flight']:,} in flight, at least {found['not_sent']:,} not sent"
 
 
 def setting(name: str, value: Any) -> str:

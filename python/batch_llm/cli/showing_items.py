@@ -28,7 +28,11 @@ def item(shown: Any) -> str:
     }
     lines += [f"{name:<10}{value}" for name, value in facts.items() if value]
     made = [line(one) for one in lines]
-    made += _part("prompt", shown["prompt"]) if shown["prompt"] else ["", "prompt: the store does not have it"]
+    made += (
+        _part("prompt", shown["prompt"])
+        if shown["prompt"]
+        else ["", "prompt: not in the store; --prompts FILE reads it from the input of the run"]
+    )
     for turn in shown["turns"]:
         calls = "".join(f"\n{call['name']}({call['arguments']['text']})" for call in turn["calls"])
         text = {"text": turn["text"]["text"] + calls, "left_out": turn["text"]["left_out"]}
@@ -105,5 +109,5 @@ def comparison(figures: Any) -> str:
 
 
 def _percent(share: float) -> str:
-    # Rounded down: not all is not 100 %.
-    return f"{int(share * 1000) / 10:.1f} %"
+    # Rounded down: not all is not 100%.
+    return f"{int(share * 1000) / 10:.1f}%"

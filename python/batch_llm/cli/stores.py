@@ -83,7 +83,7 @@ def _inspect_item(store: str, item_id: str, *, as_json: bool, options: dict[str,
     found = StoredItems(store, prompts_of(options)).find(item_id)
     if not found:
         raise click.ClickException(
-            f"{store} has no item {item_id!r}; `batch-llm export {store} items.csv` writes a list of all items"
+            f"{store} has no item {item_id!r}; `batch-llm export {store} items.csv` lists all items"
         )
     pricing = Pricing(None)
     for item in found:

@@ -64,16 +64,16 @@ class RunStatus:
 @click.command()
 @click.argument("store", callback=there)
 @click.argument("other", required=False, callback=there, metavar="[OTHER]")
-@click.option("-o", "--output", metavar="FILE", help="Write the page to FILE instead: it needs no server.")
-@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("-o", "--output", metavar="FILE", help="Write the page to FILE instead of serving it.")
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 def view(store: str, other: str | None, output: str | None, no_browser: bool, **options: Any) -> None:
-    """Read the run in STORE in the browser, even while it goes on; with OTHER, a second store, compare both.
+    """Show the run in STORE in the browser, even while it is in progress; with OTHER, a second store, compare both.
 
-    The page is served on this machine only, at an address with a token, until Ctrl-C. It has all items with prompts and
-    answers, to be searched, filtered and sorted; their attempts; errors by kind; charts over time.
+    The page is served on this machine only, at an address with a token, until Ctrl-C. It shows all items with prompts,
+    answers and attempts, with search, filters and sorting; errors by kind; charts over time.
     """
     if output is not None and other is not None:
-        raise click.UsageError("a page that is a file shows one run; leave out -o to compare two")
+        raise click.UsageError("-o writes the page of one run; leave it out to compare two")
     with readable():
         prompts = prompts_of(options)
         items = StoredItems(store, prompts, RunStatus(store))
@@ -82,7 +82,7 @@ def view(store: str, other: str | None, output: str | None, no_browser: bool, **
             return
         compared = None if other is None else StoredItems(other, prompts)
         with ViewServer(items, compared) as server:
-            click.echo(f"{server.url}\nCtrl-C ends it.")
+            click.echo(f"{server.url}\nPress Ctrl-C to stop.")
             if not no_browser:
                 _open(server.url_once)
             with contextlib.suppress(KeyboardInterrupt):
@@ -99,7 +99,7 @@ def _write(items: StoredItems, output: str) -> None:
         write(items, output, files.PRIVATE)
     except OSError as error:
         raise files.problem(output, error) from error
-    click.echo(f"{line(output)} is written", err=True)
+    click.echo(f"Wrote {line(output)}", err=True)
 
 
 def _open(address: str) -> None:

@@ -126,10 +126,10 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
         self._cooldown = meter.create_counter("batch_llm.cooldown", "s", "Time in cooldown after rate limits.")
         self._outlooks: list[Outlook] = []
         meter.create_observable_gauge(
-            "batch_llm.forecast.seconds_left", [self._seconds_left], "s", "Time to the end of the run, 90 % interval."
+            "batch_llm.forecast.seconds_left", [self._seconds_left], "s", "Time to the end of the run, 90% interval."
         )
         meter.create_observable_gauge(
-            "batch_llm.forecast.cost", [self._final_cost], "{currency}", "Cost of the whole run, 90 % interval."
+            "batch_llm.forecast.cost", [self._final_cost], "{currency}", "Cost of the whole run, 90% interval."
         )
 
     def follow(self, outlook: Outlook) -> None:

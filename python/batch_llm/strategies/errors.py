@@ -23,7 +23,7 @@ DEFAULT_RATE_LIMIT_WAIT = 300.0
 """``suggested_wait`` of a rate limit without a ``Retry-After``, seconds."""
 
 TIMEOUT_ERRORS = (TimeoutError, AsyncioTimeoutError)
-"""Both classes of time-outs: they are one only since Python 3.11."""
+"""Both classes of timeouts: they are one only since Python 3.11."""
 
 LOGIC_ERRORS = (
     ValueError,

@@ -34,7 +34,7 @@ class BatchFault:
             Processing: ``"stuck:STATE"`` (the batch never leaves the state ``waiting``, ``running``, ``writing`` or
             ``cancelling``, under the provider's name for it; one that is stuck in ``running`` answers half of its
             lines), ``"expire_after:FRACTION"`` (this fraction of its lines is answered, the rest expires),
-            ``"cancel_after:FRACTION"`` (somebody else cancels it at this point), ``"404_for:SECONDS"`` (it cannot be
+            ``"cancel_after:FRACTION"`` (it is cancelled from elsewhere then), ``"404_for:SECONDS"`` (it cannot be
             found for this time), ``"list_lag:SECONDS"`` (it is missing from lists for this time), ``"label_dropped"``
             (replies lack its metadata or name), ``"capital_states"`` (states begin with a capital letter and
             ``created_at`` is text, as in Azure's older replies).

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
         sys.stdout.write(
             f"OpenAI     {provider.base_url}\nAnthropic  {provider.url}\nGemini     {provider.gemini_url}\n"
             + (f"CA         {ca_file}\n" if ca_file is not None else "")
-            + "Ctrl-C stops it.\n"
+            + "Press Ctrl-C to stop.\n"
         )
         sys.stdout.flush()
         while not stopped.wait(LOOK_SECONDS):  # without a timeout, a signal just before the wait would not end it

@@ -229,8 +229,8 @@ class SimulatedProvider:
         clouds: Whether Bedrock, Vertex AI and Azure check credentials, and issue them (see
             :meth:`cloud_environment`); a :class:`SimulatedClouds` sets how long they live. (False by default:
             anybody is let in.)
-        queued: How many requests of others wait, as its page ``/metrics`` says in vLLM's terms, beside its own that
-            run. Answers take no longer. (None by default: there is no such page.)
+        queued: Number of queued requests of other clients, which ``/metrics`` reports as vLLM does, with those that
+            run. It does not delay answers. None, the default: ``/metrics`` is not served.
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.

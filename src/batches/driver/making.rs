@@ -241,7 +241,7 @@ impl Driver {
 /// Whether an error says for certain that a request had no effect.
 fn is_certain(error: &ProviderError) -> bool {
     match error {
-        // A time-out of a proxy on the way is none of the provider's.
+        // A timeout of a proxy on the way is none of the provider's.
         ProviderError::Status { status, .. } => (400..500).contains(status) && *status != 408,
         ProviderError::Connection { contact, .. } | ProviderError::Timeout { contact, .. } => *contact == Contact::None,
         ProviderError::Request(_) => true,

@@ -360,17 +360,17 @@ fn a_thousand_days_of_each_kind() {
     let usual = days(4.0..24.0, USUAL, Lengths::default());
     let short = days(1.0..4.0, USUAL, Lengths::default());
     let wrong = [
-        ("batches ten times as slow as believed", days(2.0..24.0, USUAL.slower(10.0), Lengths::default())),
+        ("batches ten times slower than estimated", days(2.0..24.0, USUAL.slower(10.0), Lengths::default())),
         ("the same, and 50 earlier ones were fast", days(2.0..24.0, USUAL.slower(10.0), USUAL.known(50))),
-        ("batches ten times as fast as believed", days(2.0..24.0, USUAL.slower(0.1), Lengths::default())),
+        ("batches ten times faster than estimated", days(2.0..24.0, USUAL.slower(0.1), Lengths::default())),
         ("the same, and 50 earlier ones were slow", days(2.0..24.0, USUAL.slower(0.1), USUAL.known(50))),
         ("from none to all batches are stuck, 6 h", stuck_days(1000, 6.0)),
     ];
     println!("| days | number | missed | cost | in hindsight | ratio |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-    println!("{}", all.line("as believed, 1 to 24 h"));
-    println!("{}", usual.line("as believed, 4 to 24 h"));
-    println!("{}", short.line("as believed, 1 to 4 h"));
+    println!("{}", all.line("as estimated, deadline 1 to 24 h"));
+    println!("{}", usual.line("as estimated, deadline 4 to 24 h"));
+    println!("{}", short.line("as estimated, deadline 1 to 4 h"));
     for (name, sum) in &wrong {
         println!("{}", sum.line(name));
         assert!(sum.missed.is_empty(), "{name}: {:?}", sum.missed);

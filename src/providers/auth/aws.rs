@@ -289,7 +289,8 @@ async fn fetch(plan: &Plan, http: &Http) -> Result<Fresh<AwsKeys>, Failure> {
             let secret = keys.secret().expose_secret();
             let session = keys.session.as_ref().map(ExposeSecret::expose_secret);
             let mut request = Request::form("AWS STS", sts, &fields).hiding(&[secret, session.unwrap_or_default()]);
-            let url = Url::parse(sts).map_err(|_| Failure::rejected("the address of AWS STS is no URL".to_owned()))?;
+            let url = Url::parse(sts)
+                .map_err(|_| Failure::rejected("the address of AWS STS is not a valid URL".to_owned()))?;
             let payload = sha256([request.body.as_deref().unwrap_or_default().as_bytes()]);
             let headers = [("content-type", "application/x-www-form-urlencoded")];
             let to_sign = ToSign { method: "POST", url: &url, headers: &headers, payload: &payload };
@@ -304,7 +305,7 @@ async fn fetch(plan: &Plan, http: &Http) -> Result<Fresh<AwsKeys>, Failure> {
         Plan::Process(command) => {
             let text = process::output(command).await?;
             let value = serde_json::from_str(&text)
-                .map_err(|_| Failure::rejected("credential_process printed no JSON".to_owned()))?;
+                .map_err(|_| Failure::rejected("credential_process did not print JSON".to_owned()))?;
             of_json(&value, ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"], "credential_process")
         }
         Plan::Sso { cache, url } => {

@@ -68,7 +68,7 @@ pub fn read_now(path: &Path) -> Result<Option<String>, Failure> {
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
     if bytes.len() as u64 > LONGEST {
-        return Err(wrong(&"is longer than credentials are"));
+        return Err(wrong(&"is too large for a file with credentials"));
     }
     Ok(Some(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned()))
 }

@@ -196,8 +196,7 @@ fn subject_of(source: &Value, environment: &Environment, http: &Http) -> Result<
         }
         Some(command) => Ok(Subject::Program(command)),
         None => {
-            Err("Google credentials of the type \"external_account\" have no credential_source that is known"
-                .to_owned())
+            Err("Google credentials of the type \"external_account\" have no supported credential_source".to_owned())
         }
     }
 }
@@ -279,7 +278,7 @@ impl Subject {
                 inside(&http.text(&request).await?, field.as_deref())
             }
             Self::Program(command) => {
-                let wrong = || Failure::rejected("the program for Google credentials gave no token".to_owned());
+                let wrong = || Failure::rejected("the program for Google credentials returned no token".to_owned());
                 let reply: Value = serde_json::from_str(&process::output(command).await?).map_err(|_| wrong())?;
                 text(&reply, "id_token").or_else(|| text(&reply, "saml_response")).ok_or_else(wrong)
             }
@@ -295,5 +294,5 @@ impl Subject {
 fn inside(found: &str, field: Option<&str>) -> Result<String, Failure> {
     let Some(field) = field else { return Ok(found.trim().to_owned()) };
     let value: Value = serde_json::from_str(found).unwrap_or_default();
-    text(&value, field).ok_or_else(|| Failure::rejected(format!("the identity provider gave no field {field:?}")))
+    text(&value, field).ok_or_else(|| Failure::rejected(format!("the identity provider returned no field {field:?}")))
 }

@@ -103,7 +103,7 @@ impl Signer {
     pub async fn sign_headers(&self) -> Result<Signed, ProviderError> {
         match &self.0 {
             Way::Token(tokens) => Ok(of_token(tokens.get().await?)),
-            Way::Keys { .. } => Err(ProviderError::Request("AWS has no files and batches here".to_owned())),
+            Way::Keys { .. } => Err(ProviderError::Request("batches on Amazon Bedrock are not supported".to_owned())),
         }
     }
 

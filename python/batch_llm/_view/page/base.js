@@ -4,7 +4,7 @@ const { h, html, render, useState, useEffect, useLayoutEffect, useRef, useMemo, 
 const count = (value) => (value ?? 0).toLocaleString("en-US")
 const money = (value) =>
   value == null ? "unknown" : value === 0 ? "$0" : `$${value >= 1 ? value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }) : value.toPrecision(3)}`
-const percent = (part, whole) => (whole ? `${Math.floor((part / whole) * 1000) / 10} %` : "")
+const percent = (part, whole) => (whole ? `${Math.floor((part / whole) * 1000) / 10}%` : "")
 const digits = (value) => String(Number(value.toPrecision(3)))
 
 function duration(value) {

@@ -79,7 +79,7 @@ function Charts({ charts, runs, theme }) {
     ${charts.length > 1 && html`<p><label>Run <select value=${chart.run} onChange=${(event) => choose(Number(event.target.value))}>
       ${charts.map((one) => html`<option value=${one.run}>${one.run} of ${runs}: ${count(one.attempts)} attempts in ${duration(Math.max(one.end, one.bound?.end ?? 0))}</option>`)}</select></label></p>`}
     <div class="charts">${drawn.map((one) => html`<${Chart} key=${one.title} ...${one} theme=${theme} />`)}</div>
-    <p class="dim">Times are since the start of the run; drag to enlarge, double-click to go back. With the keyboard: Tab to a chart, then ← and →.</p></div>`
+    <p class="dim">Times are since the start of the run; drag to zoom, double-click to reset. With the keyboard: Tab to a chart, then ← and →.</p></div>`
 }
 
 // What the engine says: how long each reason kept attempts from starting, in each interval.

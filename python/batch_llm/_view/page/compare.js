@@ -31,7 +31,7 @@ function Compare({ hint }) {
     <div class="beside">
       <section><h3>Side by side</h3><table><thead><tr><th></th><th scope="col" class="number">${first.name}</th><th scope="col" class="number">${second.name}</th></tr></thead><tbody>
         ${line("items", (one) => count(one.items))}${line("succeeded", (one) => count(one.succeeded))}${line("failed", (one) => count(one.failed))}
-        ${line("retried", (one) => count(one.retried))}${line("latency, median", (one) => duration(one.latency.p50))}${line("latency, p95", (one) => duration(one.latency.p95))}
+        ${line("retried", (one) => count(one.retried))}${line("latency, p50", (one) => duration(one.latency.p50))}${line("latency, p95", (one) => duration(one.latency.p95))}
         ${line("input tokens", (one) => count(one.tokens.input_tokens))}${line("cached", (one) => count(one.tokens.cached_input_tokens))}
         ${line("output tokens", (one) => count(one.tokens.output_tokens))}${line("cost", (one) => money(one.cost))}
         ${categories.map((name) => line(`failed: ${name}`, (one) => count(one.errors[name])))}

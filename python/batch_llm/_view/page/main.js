@@ -78,7 +78,7 @@ function Toolbar({ query, change, categories, runs, total, search }) {
       <option value="">any run</option>${runs.map(([name, number]) => html`<option value=${name}>run ${name} (${count(number)})</option>`)}</select>`}
     <label>Sort by <select value=${query.order} onChange=${(event) => change({ order: event.currentTarget.value, descending: ["place", "id"].includes(event.currentTarget.value) ? "" : "1" })}>
       ${Object.entries(ORDERS).map(([name, label]) => html`<option value=${name}>${label}</option>`)}</select></label>
-    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title=${query.descending ? "Descending; turn around" : "Ascending; turn around"} aria-label="Descending">${query.descending ? "↓" : "↑"}</button>
+    <button class="plain" aria-pressed=${query.descending === "1"} onClick=${() => change({ descending: query.descending ? "" : "1" })} title=${query.descending ? "Descending; click to reverse" : "Ascending; click to reverse"} aria-label="Descending">${query.descending ? "↓" : "↑"}</button>
     <span class="total" role="status">${total == null ? "" : `${count(total)} item${total === 1 ? "" : "s"}`}</span>
     ${query.kind && html`<button class="tag" onClick=${() => change({ kind: "" })} title="Show all kinds">${query.kind} ×</button>`}
   </div>`
@@ -170,8 +170,8 @@ function App() {
   if (!overview) return html`<p class="empty" role="status">${problem ?? "Reading…"}</p>`
   const { about, figures } = overview
   const hint = source.isLive
-    ? "The store does not have this prompt: by default it keeps those of failed items. Give the input of the run: batch-llm view STORE --prompts FILE"
-    : "The prompt was not kept."
+    ? "This prompt is not in the store, which by default has only those of failed items. To show it, give the input of the run: batch-llm view STORE --prompts FILE"
+    : "This page does not have the prompt: it is not in the store, or the run had keep_prompts=False."
   return html`
     <header class="top"><h1>${about.name}</h1>
       ${about.state && html`<span class=${`run ${about.state}`}>${about.state}</span>`}

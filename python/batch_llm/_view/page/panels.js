@@ -5,10 +5,10 @@ function Figures({ figures, about, isComplete, onFilter }) {
     ["items", count(figures.items), !isComplete && about.expected > figures.items ? `of ${count(about.expected)} read` : about.total ? `of ${count(about.total)}` : ""],
     ["succeeded", count(figures.succeeded), percent(figures.succeeded, answered)],
     ["failed", count(figures.failed), percent(figures.failed, answered), "failed"],
-    ["retried", count(figures.retried), figures.retries ? `${count(figures.retries)} more attempts` : "", "retried"],
+    ["retried", count(figures.retried), figures.retries ? `${count(figures.retries)} further attempts` : "", "retried"],
     ["truncated", count(figures.truncated), "", "truncated"],
     ["not sent", count(figures.not_sent), "", "not_sent"],
-    ["latency, median", duration(figures.p50), figures.p95 == null ? "" : `p95 ${duration(figures.p95)}, p99 ${duration(figures.p99)}`],
+    ["latency, p50", duration(figures.p50), figures.p95 == null ? "" : `p95 ${duration(figures.p95)}, p99 ${duration(figures.p99)}`],
     ["input tokens", short(figures.input), figures.cached ? `${percent(figures.cached, figures.input)} from the cache` : ""],
     ["output tokens", short(figures.output), ""],
     ["cost", figures.without_cost && !figures.cost ? "unknown" : money(figures.cost), figures.without_cost && figures.cost ? `unknown for ${count(figures.without_cost)}` : ""],
@@ -49,10 +49,10 @@ function Run({ overview }) {
   return html`<div class="panel">
     ${about.summary && html`<section><h3>Summary</h3><table class="summary"><tbody>${about.summary.map(([name, text]) => html`<tr><th scope="row">${name}</th><td>${text}</td></tr>`)}</tbody></table></section>`}
     ${about.explanation && html`<section><h3>What limits the run</h3><pre>${about.explanation}</pre></section>`}
-    <${Sums} title="Models and their cache" rows=${models} />
+    <${Sums} title="Models and prompt cache" rows=${models} />
     <${Sums} title="Lanes" rows=${lanes} />
     <div class="beside">
-      <${Counts} title="Why answers ended" counts=${finish} />
+      <${Counts} title="Finish reasons" counts=${finish} />
       <${Counts} title="Failures by category" counts=${categories} />
       <${Counts} title="Reused results" counts=${reused} />
       ${about.limits?.length > 0 && html`<section><h3>Limits</h3><table><tbody>${about.limits.map((one) => html`<tr><th scope="row">${one.measure}</th><td>${count(one.amount)} in ${duration(one.per)}</td><td>${one.learned ? "the provider's" : "configured"}</td></tr>`)}</tbody></table></section>`}
