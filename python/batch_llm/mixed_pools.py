@@ -81,8 +81,8 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
     :class:`DefaultErrorClassifier`: errors that are not retryable, and answers that do not match their type, do not
     count as failures of the member.
 
-    The queues of native members at vLLM or SGLang are read, and prompts with the same beginning are sent to the same one
-    of them; what a Python strategy sends to a server is not known. A member belongs to one pool at a time.
+    The queues of native members at vLLM or SGLang are read, and prompts with the same beginning are sent to the same
+    one of them; what a Python strategy sends to a server is not known. A member belongs to one pool at a time.
 
     A result's ``metadata`` has ``member``, the label of the strategy that answered; ``member_reason``, why a fallback
     did (one of the reasons of :class:`Fallback`); and ``hedged``, if a second request was sent.
