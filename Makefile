@@ -86,6 +86,9 @@ lint: build ## check style and types
 	$(BIN)/pyright --pythonpath $(PY)
 	$(PY) -m mypy.stubtest batch_llm._core
 	$(BIN)/lint-imports --no-logo
+	@# The layers of Rust, in a second: the file needs nothing else.
+	@mkdir -p .cache && CARGO_MANIFEST_DIR=$(CURDIR) rustc --edition 2024 --test src/floors.rs -o .cache/floors
+	.cache/floors --quiet
 	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
 
 docs: $(VENV)/.docs ## build the documentation site into site/; links must lead somewhere
