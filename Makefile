@@ -31,13 +31,13 @@ help: ## list the commands
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "batch-llm needs Python 3.10 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet 'maturin>=1.12,<2' 'uv>=0.5'
+	$(PY) -m pip install --quiet 'maturin>=1.12,<2' 'pip>=25.1' 'uv>=0.7'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@# uv takes seconds where pip takes minutes. If it cannot reach an index that only pip is set up for, pip installs all.
-	$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra dev || \
-	PIP_QUIET=1 $(BIN)/maturin develop --quiet --extras dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --group dev || \
+	{ PIP_QUIET=1 $(BIN)/maturin develop --quiet && $(PY) -m pip install --quiet --group dev; }
 	@touch $@
 
 build: $(VENV)/.dev ## build the extension for development (debug)
@@ -65,8 +65,9 @@ test-engines: build $(ENGINES)/.made ## test the stages on Ray, Spark, Daft and 
 $(ENGINES)/.made: pyproject.toml
 	$(ENGINES_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12) and "Python 3.12 is needed: make ENGINES_PYTHON=...")'
 	$(ENGINES_PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/pip install --quiet 'uv>=0.5'
-	VIRTUAL_ENV=$(ENGINES) $(ENGINES)/bin/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra engines
+	$(ENGINES)/bin/pip install --quiet 'uv>=0.7'
+	VIRTUAL_ENV=$(ENGINES) $(ENGINES)/bin/uv pip install --quiet --compile-bytecode --requirement pyproject.toml \
+		--extra daft --extra ray --extra spark --group engines
 	@touch $@
 
 soak: build $(ENGINES)/.made ## run the long tests
@@ -85,13 +86,16 @@ lint: build ## check style and types
 	$(BIN)/pyright --pythonpath $(PY)
 	$(PY) -m mypy.stubtest batch_llm._core
 	$(BIN)/lint-imports --no-logo
+	@# The layers of Rust, in a second: the file needs nothing else.
+	@mkdir -p .cache && CARGO_MANIFEST_DIR=$(CURDIR) rustc --edition 2024 --test src/floors.rs -o .cache/floors
+	.cache/floors --quiet
 	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
 
 docs: $(VENV)/.docs ## build the documentation site into site/; links must lead somewhere
 	$(BIN)/zensical build --clean --strict
 
 $(VENV)/.docs: $(VENV)/.made pyproject.toml zensical.toml
-	$(PY) -m pip install --quiet 'zensical>=0.0.70,<0.2' 'mkdocstrings-python>=2,<3' 'ruff>=0.9'
+	$(PY) -m pip install --quiet --group docs
 	@touch $@
 
 fuzz: ## feed every parser of foreign bytes with far more than the tests do; CASES=N of each

@@ -243,3 +243,12 @@ fn circles_through_a_parent_are_found() {
     ]));
     assert_eq!(circles(&arrows).into_iter().collect::<Vec<_>>(), [["engine", "engine::run", "engine::scope"]]);
 }
+
+#[test]
+fn an_arrow_of_this_crate_that_is_reversed_is_found() {
+    let mut sources = Sources::new();
+    read_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Module::new(), &mut sources);
+    let run = sources.get_mut(["engine", "run"].map(str::to_owned).as_slice()).unwrap();
+    run.insert_str(0, "use crate::dispatch::mailbox;\n");
+    assert_eq!(climbing(&arrows_of(&sources)), ["engine::run -> dispatch::mailbox"]);
+}

@@ -138,6 +138,32 @@ class _Latency(Protocol):
 # Requests, input and output tokens expected, most input and most output tokens (None: unknown), kind of the item.
 _Estimate: TypeAlias = tuple[float, float, float | None, float | None, float | None, int]
 
+class _Behaviour(Protocol):
+    @property
+    def latency(self) -> _Latency: ...
+    @property
+    def faults(self) -> Sequence[_Fault]: ...
+    @property
+    def replies(self) -> Sequence[str]: ...
+    @property
+    def api_key(self) -> str | None: ...
+    @property
+    def limits(self) -> tuple[float | None, float | None, float]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def counts_questions(self) -> bool: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def prompt_caches(self) -> tuple[float, float, float] | None: ...
+    @property
+    def batches(self) -> _Batches: ...
+    @property
+    def clouds(self) -> tuple[float, int, int] | None: ...
+    @property
+    def queued(self) -> int | None: ...
+
 def leave_behind(loop: object) -> None:
     """Keep an event loop of the parent process for ever, in a forked child."""
 
@@ -1038,23 +1064,7 @@ class Media:
 class SimulatorHandle:
     """A simulated provider on a loopback port."""
 
-    def __new__(
-        cls,
-        *,
-        port: int,
-        latency: _Latency,
-        faults: Sequence[_Fault],
-        replies: Sequence[str],
-        api_key: str | None,
-        limits: tuple[float | None, float | None, float],
-        seed: int,
-        counts_questions: bool,
-        tls: bool,
-        prompt_caches: tuple[float, float, float] | None,
-        batches: _Batches,
-        clouds: tuple[float, int, int] | None,
-        queued: int | None,
-    ) -> SimulatorHandle: ...
+    def __new__(cls, port: int, behaviour: _Behaviour) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
 

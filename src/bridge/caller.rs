@@ -4,6 +4,7 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -79,23 +80,23 @@ impl EndingCoroutine {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.step(py, "send", (py.None(),))
+        self.step(py, self.coroutine.bind(py).call_method1(intern!(py, "send"), (py.None(),)))
     }
 
     /// Goes on with a value.
     fn send<'py>(&self, py: Python<'py>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.step(py, "send", (value,))
+        self.step(py, self.coroutine.bind(py).call_method1(intern!(py, "send"), (value,)))
     }
 
     /// Goes on with an exception.
     #[pyo3(signature = (*error))]
     fn throw<'py>(&self, py: Python<'py>, error: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        self.step(py, "throw", error)
+        self.step(py, self.coroutine.bind(py).call_method1(intern!(py, "throw"), error))
     }
 
     /// Ends it.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.step(py, "close", ())
+        self.step(py, self.coroutine.bind(py).call_method0(intern!(py, "close")))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -109,13 +110,7 @@ impl EndingCoroutine {
 }
 
 impl EndingCoroutine {
-    fn step<'py>(
-        &self,
-        py: Python<'py>,
-        method: &str,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let step = self.coroutine.bind(py).call_method1(method, arguments);
+    fn step<'py>(&self, py: Python<'py>, step: PyResult<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         step.map_err(|error| without_frames(py, error, &self.is_ours))
     }
 }

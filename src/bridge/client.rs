@@ -243,7 +243,6 @@ impl NativeClient {
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`. `place`: notes
     /// what the reply says about limits.
     #[pyo3(signature = (given, timeout, key = None, listener = None, correction = None, place = None))]
-    #[allow(clippy::too_many_arguments)]
     fn complete<'py>(
         &self,
         py: Python<'py>,

@@ -91,7 +91,7 @@ impl PyOptions {
     }
 }
 
-/// A record as Python hands it over; WARNING: must match `_Record` in `_core.pyi`. Tuples, for one is made of every item,
+/// A record as Python hands it over; a test compares it with `_Record` in `_core.pyi`. Tuples, for one is made of every item,
 /// and objects with names take longer than all the rest of the way to the journal's thread.
 #[derive(FromPyObject)]
 struct Record<'py>(i64, Request, Outcome, Spending<'py>, Bound<'py, PyAny>, Option<Py<Timing>>);

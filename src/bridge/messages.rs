@@ -1,5 +1,6 @@
 //! Messages for the event loop as Python takes them. Their twin is `python/batch_llm/_run/messages.py`.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::convert;
@@ -10,7 +11,7 @@ use crate::engine::commands::{Limit, StartedAttempt};
 use crate::engine::outage::Sign;
 use crate::engine::{Command, Failure, Rejection, seconds};
 
-/// The codes of messages; WARNING: must match `_run/messages.py`.
+/// The codes of messages. A test compares them with `_run/messages.py`, as it does those below.
 mod code {
     pub const START: u8 = 0;
     pub const ANSWERED: u8 = 1;
@@ -39,27 +40,53 @@ mod code {
     pub const AGAIN: u8 = 24;
 }
 
-/// How an attempt failed; WARNING: must match `_run/messages.py`.
-pub fn failure(kind: u8, at_least: f64, has_retry_after: bool) -> Failure {
-    let at_least = seconds(at_least);
-    match kind {
-        1 => Failure::Retryable { backoff: true, at_least, overload: false },
-        2 => Failure::Retryable { backoff: false, at_least, overload: false },
-        3 => Failure::RateLimit { at_least, has_retry_after },
-        4 => Failure::Retryable { backoff: true, at_least, overload: true },
-        5 => Failure::Interrupted,
-        _ => Failure::Permanent,
-    }
+/// How an attempt failed.
+mod failed {
+    pub const PERMANENT: u8 = 0;
+    pub const RETRY_WITH_BACKOFF: u8 = 1;
+    pub const RETRY_AT_ONCE: u8 = 2;
+    pub const RATE_LIMIT: u8 = 3;
+    pub const OVERLOADED: u8 = 4;
+    pub const CUT: u8 = 5;
 }
 
-/// What that says about whether the provider is there; WARNING: must match `_run/messages.py`.
-pub fn sign(code: u8) -> Sign {
-    match code {
-        1 => Sign::Alive,
-        2 => Sign::Away,
-        3 => Sign::Unreachable,
-        _ => Sign::Nothing,
-    }
+/// What that says about whether the provider is there.
+mod shows {
+    pub const NOTHING: u8 = 0;
+    pub const ALIVE: u8 = 1;
+    pub const AWAY: u8 = 2;
+    pub const UNREACHABLE: u8 = 3;
+}
+
+/// How an attempt failed, by its code.
+///
+/// # Errors
+/// `ValueError`: there is no such code.
+pub fn failure(kind: u8, at_least: f64, has_retry_after: bool) -> PyResult<Failure> {
+    let at_least = seconds(at_least);
+    Ok(match kind {
+        failed::PERMANENT => Failure::Permanent,
+        failed::RETRY_WITH_BACKOFF => Failure::Retryable { backoff: true, at_least, overload: false },
+        failed::RETRY_AT_ONCE => Failure::Retryable { backoff: false, at_least, overload: false },
+        failed::RATE_LIMIT => Failure::RateLimit { at_least, has_retry_after },
+        failed::OVERLOADED => Failure::Retryable { backoff: true, at_least, overload: true },
+        failed::CUT => Failure::Interrupted,
+        kind => return Err(PyValueError::new_err(format!("no kind of failure has the code {kind}"))),
+    })
+}
+
+/// What that says about whether the provider is there, by its code.
+///
+/// # Errors
+/// `ValueError`: there is no such code.
+pub fn sign(code: u8) -> PyResult<Sign> {
+    Ok(match code {
+        shows::NOTHING => Sign::Nothing,
+        shows::ALIVE => Sign::Alive,
+        shows::AWAY => Sign::Away,
+        shows::UNREACHABLE => Sign::Unreachable,
+        code => return Err(PyValueError::new_err(format!("no sign has the code {code}"))),
+    })
 }
 
 /// Whose time is over: the categories of `errors.py`; an attempt's own is no category of its own.

@@ -275,7 +275,6 @@ impl RunHandle {
 
     /// `(whether there will be another attempt, the category of the rejection if another one would have helped)`.
     #[pyo3(signature = (item, kind, at_least, has_retry_after, usage, sign = 0, together = 1))]
-    #[allow(clippy::too_many_arguments)]
     fn failed(
         &self,
         item: ItemIndex,
@@ -286,8 +285,8 @@ impl RunHandle {
         sign: u8,
         together: u64,
     ) -> PyResult<(bool, Option<&'static str>)> {
-        let (failure, usage) = (messages::failure(kind, at_least, has_retry_after), convert::read_usage(usage));
-        let sign = messages::sign(sign);
+        let (failure, usage) = (messages::failure(kind, at_least, has_retry_after)?, convert::read_usage(usage));
+        let sign = messages::sign(sign)?;
         let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, sign, together, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),

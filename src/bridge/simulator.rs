@@ -59,6 +59,48 @@ impl TryFrom<PyLatency> for Latency {
     }
 }
 
+/// How it is to behave, read from a Python object with these attributes.
+#[derive(FromPyObject)]
+struct PyBehaviour {
+    latency: PyLatency,
+    faults: Vec<PyFault>,
+    replies: Vec<String>,
+    api_key: Option<String>,
+    limits: (Option<f64>, Option<f64>, f64),
+    seed: u64,
+    counts_questions: bool,
+    tls: bool,
+    prompt_caches: Option<(f64, f64, f64)>,
+    batches: PyBatches,
+    clouds: Option<(f64, i64, u64)>,
+    queued: Option<u64>,
+}
+
+impl TryFrom<PyBehaviour> for Behaviour {
+    type Error = PyErr;
+
+    fn try_from(given: PyBehaviour) -> PyResult<Self> {
+        Ok(Self {
+            latency: given.latency.try_into()?,
+            faults: given.faults.into_iter().map(Fault::try_from).collect::<PyResult<_>>()?,
+            replies: given.replies,
+            api_key: given.api_key,
+            limits: read_limits(given.limits),
+            seed: given.seed,
+            counts_questions: given.counts_questions,
+            tls: given.tls,
+            prompt_caches: given.prompt_caches.map(|(time_scale, per_machine, implicit)| CacheSettings {
+                time_scale,
+                per_machine,
+                implicit,
+            }),
+            batches: given.batches.try_into()?,
+            clouds: given.clouds.map(|(life, ahead, busy)| CloudSettings { life: seconds(life), ahead, busy }),
+            queued: given.queued,
+        })
+    }
+}
+
 /// A running simulated provider.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct SimulatorHandle {
@@ -72,42 +114,8 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches, clouds, queued))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        port: u16,
-        latency: PyLatency,
-        faults: Vec<PyFault>,
-        replies: Vec<String>,
-        api_key: Option<String>,
-        limits: (Option<f64>, Option<f64>, f64),
-        seed: u64,
-        counts_questions: bool,
-        tls: bool,
-        prompt_caches: Option<(f64, f64, f64)>,
-        batches: PyBatches,
-        clouds: Option<(f64, i64, u64)>,
-        queued: Option<u64>,
-    ) -> PyResult<Self> {
-        let behaviour = Behaviour {
-            latency: latency.try_into()?,
-            faults: faults.into_iter().map(Fault::try_from).collect::<PyResult<_>>()?,
-            replies,
-            api_key,
-            limits: read_limits(limits),
-            seed,
-            counts_questions,
-            tls,
-            prompt_caches: prompt_caches.map(|(time_scale, per_machine, implicit)| CacheSettings {
-                time_scale,
-                per_machine,
-                implicit,
-            }),
-            batches: batches.try_into()?,
-            clouds: clouds.map(|(life, ahead, busy)| CloudSettings { life: seconds(life), ahead, busy }),
-            queued,
-        };
-        let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
+    fn new(port: u16, behaviour: PyBehaviour) -> PyResult<Self> {
+        let simulator = Simulator::start(behaviour.try_into()?, port).map_err(BridgeError::from)?;
         let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));
         Ok(Self { process: Process::current(), simulator: Mutex::new(Some(simulator)), port, ca })
     }

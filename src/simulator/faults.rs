@@ -35,12 +35,15 @@ pub enum FaultKind {
     Checksum,
     /// Blank lines and a comment before the JSON, as gateways send them; no fault at all.
     KeepAlive,
+    /// The model thinks for all of the latency: after a stream's first event, signs of life, and then the answer; no
+    /// fault either.
+    Thinking,
     /// A stream that is written differently; no fault either.
     Quirk(Quirk),
 }
 
 /// Those without a number, with the names that Python uses.
-const NAMES: [(&str, FaultKind); 14] = [
+const NAMES: [(&str, FaultKind); 15] = [
     ("checksum", FaultKind::Checksum),
     ("billing", FaultKind::Billing),
     ("daily_quota", FaultKind::DailyQuota),
@@ -55,6 +58,7 @@ const NAMES: [(&str, FaultKind); 14] = [
     ("stall", FaultKind::Stall),
     ("ping_only", FaultKind::PingOnly),
     ("stream_error", FaultKind::StreamError),
+    ("thinking", FaultKind::Thinking),
 ];
 
 /// All with a name.

@@ -56,6 +56,8 @@ struct Sending {
     parts: Vec<(Duration, Bytes)>,
     ending: Ending,
     kind: &'static str,
+    /// Sent again and again until the next part is due; empty: nothing is.
+    meanwhile: &'static str,
 }
 
 /// A good answer in one piece, unless a fault says otherwise.
@@ -162,7 +164,7 @@ fn spread(parts: impl ExactSizeIterator<Item = Bytes>, takes: Duration) -> Vec<(
 
 impl Sending {
     fn new(parts: Vec<Vec<u8>>, takes: Duration, kind: &'static str) -> Self {
-        Self { parts: spread(parts.into_iter().map(Bytes::from), takes), ending: Ending::Regular, kind }
+        Self { parts: spread(parts.into_iter().map(Bytes::from), takes), ending: Ending::Regular, kind, meanwhile: "" }
     }
 
     /// The same with a fault. `drip`: how long it takes byte by byte.
@@ -185,6 +187,13 @@ impl Sending {
             FaultKind::KeepAlive => {
                 self.parts.insert(0, (Duration::ZERO, Bytes::from_static(b"\n\n: keep-alive\n\n")));
             }
+            FaultKind::Thinking => {
+                let end = self.parts.last().map_or(Duration::ZERO, |(at, _)| *at);
+                for (place, (at, _)) in self.parts.iter_mut().enumerate() {
+                    *at = if place == 0 { Duration::ZERO } else { end };
+                }
+                self.meanwhile = ping;
+            }
             FaultKind::Html => return Self::new(vec![PAGE.into()], Duration::ZERO, HTML),
             _ => {}
         }
@@ -201,13 +210,18 @@ impl Sending {
     }
 
     fn response(self, number: u64) -> Response<Body> {
-        let Self { parts, ending, kind } = self;
+        let Self { parts, ending, kind, meanwhile } = self;
         let began = Instant::now();
-        let parts = parts.into_iter().filter(|(_, part)| !part.is_empty());
+        let parts = parts.into_iter().filter(|(_, part)| !part.is_empty()).peekable();
         let stream = stream::unfold((parts, ending), move |(mut parts, ending)| async move {
-            if let Some((at, part)) = parts.next() {
-                if began + at > Instant::now() {
-                    tokio::time::sleep_until(began + at).await;
+            let (now, due) = (Instant::now(), parts.peek().map(|(at, _)| began + *at));
+            if !meanwhile.is_empty() && due.is_some_and(|due| now + PING_PAUSE < due) {
+                tokio::time::sleep(PING_PAUSE).await;
+                return Some((Ok(Frame::data(Bytes::from_static(meanwhile.as_bytes()))), (parts, ending)));
+            }
+            if let (Some(due), Some((_, part))) = (due, parts.next()) {
+                if due > now {
+                    tokio::time::sleep_until(due).await;
                 }
                 return Some((Ok(Frame::data(part)), (parts, ending)));
             }
@@ -270,7 +284,7 @@ pub fn credentials(answered: Answered, number: u64) -> Response<Body> {
 pub fn download(bytes: Bytes, kind: &'static str, is_cut: bool, number: u64) -> Response<Body> {
     let mut response = if is_cut {
         let parts = vec![(Duration::ZERO, bytes)];
-        let mut sending = Sending { parts, ending: Ending::Reset, kind };
+        let mut sending = Sending { parts, ending: Ending::Reset, kind, meanwhile: "" };
         sending.halve_bytes();
         sending.response(number)
     } else {
@@ -304,5 +318,32 @@ pub fn add(headers: &mut HeaderMap, more: Vec<(String, String)>) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_thinks_shows_that_it_is_there_until_its_answer_comes() {
+        let parts = ["first", "second", "third"].map(|part| part.as_bytes().to_vec()).to_vec();
+        let sending =
+            Sending::new(parts, Duration::from_secs(1), JSON).with(FaultKind::Thinking, Duration::ZERO, "ping");
+        let mut body = sending.response(1).into_body();
+        let (began, mut seen) = (Instant::now(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            seen.push((began.elapsed(), frame.unwrap().into_data().unwrap()));
+        }
+        let words: Vec<&[u8]> = seen.iter().map(|(_, part)| part.as_ref()).collect();
+        let pings = words.iter().filter(|word| **word == b"ping").count();
+        assert!((15..20).contains(&pings), "{pings} in a second, one in 50 ms");
+        assert_eq!(words[0], b"first");
+        assert_eq!(words[pings + 1..], [b"second".as_ref(), b"third".as_ref()]);
+        assert_eq!(seen[0].0, Duration::ZERO);
+        assert!(seen[pings + 1].0 >= Duration::from_secs(1));
+        let longest = seen.windows(2).map(|two| two[1].0 - two[0].0).max().unwrap();
+        assert!(longest < PING_PAUSE * 2 + Duration::from_millis(5), "a silence of {longest:?}");
     }
 }

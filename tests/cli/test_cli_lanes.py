@@ -138,6 +138,7 @@ def test_what_cannot_work_is_said(folder, arguments, problem):
         assert problem in ask(provider, *arguments, code=2).stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_ctrl_c_leaves_batches_and_says_how_to_go_on(folder):
     with SimulatedProvider(batches=SimulatedBatches(delay=3600)) as provider:
         program = [sys.executable, "-m", "batch_llm", "run", "in.jsonl", "-m", "openai:gpt-4.1-mini", "-o", "out.jsonl"]

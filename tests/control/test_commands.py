@@ -253,7 +253,7 @@ def test_a_detached_run_that_cannot_begin_says_why(at, provider, state):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGKILL", None)])
 def test_a_detached_run_is_ended_by_a_signal(at, monkeypatch, number):
     from batch_llm.testing import SimulatedProvider
 

@@ -178,6 +178,7 @@ def test_where_the_registry_is(monkeypatch, tmp_path):
     assert places.state_directory() == tmp_path / "local" / "batch-llm"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no numbers of users")
 def test_a_user_without_a_name(monkeypatch):
     def unknown():
         raise KeyError("uid not found")

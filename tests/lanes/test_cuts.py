@@ -73,6 +73,7 @@ def until_done(name, store, cuts):
     return done, killed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("name", FINDINGS)
 @pytest.mark.parametrize("wanted", [3, pytest.param(125, marks=LONG)])
 def test_an_exchange_may_end_at_any_byte(tmp_path, record_property, name, wanted):

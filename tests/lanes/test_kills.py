@@ -48,6 +48,7 @@ def until_done(provider, name, store, random_delay, most_kills):
         assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize(
     ("name", "seeds", "kills", "delay"),
     [

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .common import simulated
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,7 @@ def peak_of(provider, store, items):
     return peak
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource")
 def test_memory_does_not_grow_with_the_requests_that_wait(tmp_path):
     with simulated(delay=3600.0) as provider:
         few = peak_of(provider, tmp_path / "few.db", FEW)
@@ -30,6 +33,7 @@ def test_memory_does_not_grow_with_the_requests_that_wait(tmp_path):
     assert (many - few) / (MANY - FEW) < MOST_BYTES_EACH
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource")
 def test_they_are_all_found_again(tmp_path):
     # Each batch may take up to an hour.
     with simulated(delay=3600.0) as provider:

@@ -22,8 +22,8 @@ FEW = RetryConfig(max_attempts=3, initial_wait=0.001, outage_patience=0)
 
 
 def strategy(provider, dialect):
-    if dialect == "chat":
-        return llm("openai:m", base_url=provider.base_url, api_key="k", api="chat", stream=True)
+    if dialect in ("chat", "responses"):
+        return llm("openai:m", base_url=provider.base_url, api_key="k", api=dialect, stream=True)
     base_url = provider.url if dialect == "anthropic" else provider.gemini_url
     return llm(f"{dialect}:m", base_url=base_url, api_key="k", stream=True)
 
@@ -58,7 +58,7 @@ async def test_the_usage_of_cut_streams_counts(dialect):
     assert (await processor.get_stats())["budget_cost_used"] == pytest.approx(sent * tokens / 1e6)
 
 
-@pytest.mark.parametrize("dialect", ["chat", "anthropic", "gemini"])
+@pytest.mark.parametrize("dialect", ["chat", "responses", "anthropic", "gemini"])
 @pytest.mark.parametrize("kept", ["store", "cache"])
 async def test_cut_answers_are_not_kept(dialect, kept, tmp_path):
     prompts = [f"{PROMPT} {number}" for number in range(10)]

@@ -3,6 +3,7 @@ HTTP/2 shares its connection, and with it its cuts."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 
@@ -25,45 +26,69 @@ CONNECTIONS = [
 ]
 
 
+MODELS = {
+    "chat": "deepseek:deepseek-reasoner",
+    "responses": "openai:gpt-5-mini",
+    "anthropic": "anthropic:claude-opus-5-5",
+    "gemini": "gemini:gemini-3-pro",
+}
+"""Of each dialect, one that thinks, so that its answers are streamed by default."""
+WITHOUT_THOUGHTS = {**MODELS, "chat": "openai-compatible:m"}
+LONGER = {"chat": 1, "responses": 2, "anthropic": 1, "gemini": 1}
+PATHS = {"anthropic": "", "gemini": "/v1beta"}
+
+
+def strategy_of(dialect, url, models=MODELS, **options):
+    """A strategy that sends to a server, by its address without a path."""
+    return llm(models[dialect], base_url=f"{url}{PATHS.get(dialect, '/v1')}", api_key="k", **options)
+
+
 @pytest.mark.parametrize(("tls", "http2"), CONNECTIONS)
-async def test_a_long_answer_survives_a_proxy_that_cuts_silence(tls, http2):
-    # A machine that is busy may be silent itself.
-    few = quick(max_workers=20, retry=RetryConfig(3, 0.001, outage_patience=0), timeout_per_item=100.0)
-    once = quick(max_workers=20, retry=RetryConfig(max_attempts=1, outage_patience=0))
-    # Of so many parts that there is no silence between them.
-    answer = " ".join(["because"] * 200)
+async def test_a_model_that_thinks_for_long_survives_a_proxy_that_cuts_silence(tls, http2):
+    # A machine that is busy may be silent itself: it is requested again then. What is not streamed never gets through.
+    often = quick(max_workers=20, retry=RetryConfig(50, 0.001, outage_patience=0), timeout_per_item=100.0)
+    few = quick(max_workers=20, retry=RetryConfig(2, 0.001, outage_patience=0), timeout_per_item=100.0)
+    # All of the answer comes at the end, after pings and comments.
     with (
-        SimulatedProvider(latency=THINKING, replies=[answer], tls=tls) as provider,
+        SimulatedProvider(
+            latency=THINKING, faults=[Fault("thinking", every=1)], replies=["because"], tls=tls
+        ) as provider,
         Proxy(provider.url, idle=SILENCE) as proxy,
     ):
         transport = Transport(ca_bundle=provider.ca, http2=http2)
 
-        async def batch(stream, config):
-            thinking = llm("openai:gpt-5-mini", base_url=proxy.url, api_key="k", stream=stream, transport=transport)
-            return await process_prompts(thinking, ["why?"] * 20, config=config)
+        async def batch(dialect, stream, config):
+            thinking = strategy_of(dialect, proxy.url.removesuffix("/v1"), stream=stream, transport=transport)
+            return await process_prompts(thinking, ["why?"] * 5, config=config)
 
-        assert (await batch("auto", few)).outputs() == [answer] * 20
-        plain = await batch(False, once)
-        assert plain.succeeded == 0
-        assert {result.error_category for result in plain} == {"connection_error"}
+        for whole in await asyncio.gather(*(batch(dialect, "auto", often) for dialect in MODELS)):
+            assert whole.outputs() == ["because"] * 5
+            for result in whole:
+                assert result.timing.attempts[-1].execution_seconds >= THINKING
+                assert {attempt.error_category for attempt in result.timing.attempts[:-1]} <= {"connection_error"}
+        for plain in await asyncio.gather(*(batch(dialect, False, few) for dialect in MODELS)):
+            assert plain.succeeded == 0
+            assert {result.error_category for result in plain} == {"connection_error"}
 
 
 @pytest.mark.parametrize(("tls", "http2"), CONNECTIONS)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_cuts_at_any_byte_lose_nothing_and_are_never_answers(stream, tls, http2):
+@pytest.mark.parametrize("dialect", MODELS)
+async def test_cuts_at_any_byte_lose_nothing_and_are_never_answers(dialect, stream, tls, http2):
     random_bytes = random.Random(7)
     # Over HTTP/2 all that come at the same time are cut together: there are fewer of them, and more bytes between cuts.
     workers = 5 if http2 == "auto" else 30
     plain, streamed = (10_000, 144_000) if http2 == "auto" else (4_000 if tls else 2_000, 12_000)
-    most = streamed if stream else plain
+    # Events of the others are longer than those of Chat Completions.
+    most = streamed * LONGER[dialect] if stream else plain
     cuts = (random_bytes.randrange(1, most) for _ in range(10_000))
     prompts = [f"prompt {number} " + "grüße " * 20 for number in range(150)]
     config = quick(max_workers=workers, retry=RetryConfig(max_attempts=400, initial_wait=0.001, max_wait=0.01))
     with SimulatedProvider(tls=tls) as provider, Proxy(provider.url, cuts=cuts) as proxy:
-        options = {"api_key": "k", "transport": Transport(ca_bundle=provider.ca, http2=http2)}
-        whole = llm("openai-compatible:m", base_url=provider.base_url, **options)
+        options = {"transport": Transport(ca_bundle=provider.ca, http2=http2)}
+        whole = strategy_of(dialect, provider.url, WITHOUT_THOUGHTS, stream=False, **options)
         expected = (await process_prompts(whole, prompts, config=config, preserve_order=True)).outputs()
-        strategy = llm("openai-compatible:m", base_url=proxy.url, stream=stream, **options)
+        strategy = strategy_of(dialect, proxy.url.removesuffix("/v1"), WITHOUT_THOUGHTS, stream=stream, **options)
         batch = await process_prompts(strategy, prompts, config=config, preserve_order=True)
         cut = proxy.cut
     assert batch.outputs() == expected

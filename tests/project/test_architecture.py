@@ -192,13 +192,13 @@ def test_only_the_engines_lock_reads_the_clock():
 
 def test_what_rust_calls_of_python_is_declared():
     """``mypy`` compares the declarations with the classes, and cannot see the calls."""
-    called = {
-        name
-        for code in code_of("bridge").values()
-        for name in re.findall(r'call_method\d?\(\s*intern!\(py, "(\w+)"\)', code)
-    }
-    # Of tasks and coroutines; of the user's strategies and boards.
-    of_python = {"cancelling", "close", "execute", "throw", "renew", "leave", "report"}
+    called = set()
+    for name, code in code_of("bridge").items():
+        literal = re.findall(r'call_method\d?\(\s*(?:py,\s*)?intern!\(\w+(?:\.py\(\))?, "(\w+)"\)', code)
+        assert len(literal) == len(re.findall(r"\bcall_method", code)), f"{name} calls a method whose name is not there"
+        called.update(literal)
+    # Of tasks, coroutines, text and modules; of the user's strategies and boards.
+    of_python = {"cancelling", "close", "dumps", "encode", "execute", "send", "throw", "renew", "leave", "report"}
     protocols = {name for name in defined(PACKAGE / "_core.pyi") if re.match(r"_\w+\.", name)}
     assert len(called) > 8
     assert {name for name in called if f"_AttemptPipeline.{name}" not in protocols} - of_python == {

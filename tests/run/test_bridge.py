@@ -15,8 +15,6 @@ from batch_llm import LLMCallStrategy, LLMWorkItem, MetricsObserver, ParallelBat
 
 from ..helpers import Deaf, Echo, Scripted, quick, run, script, until
 
-uvloop = pytest.importorskip("uvloop") if sys.platform != "win32" else None
-
 
 class NoReaderLoop(asyncio.SelectorEventLoop):
     """Cannot watch descriptors for others, like Windows' proactor."""
@@ -25,7 +23,9 @@ class NoReaderLoop(asyncio.SelectorEventLoop):
         raise NotImplementedError
 
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop and uvloop.new_event_loop, "no-reader": NoReaderLoop}
+LOOPS = {"asyncio": asyncio.new_event_loop, "no-reader": NoReaderLoop}
+if sys.platform != "win32":
+    LOOPS["uvloop"] = pytest.importorskip("uvloop").new_event_loop
 
 
 def run_on(factory, coroutine):
@@ -344,6 +344,7 @@ async def test_a_panic_in_the_engine_is_an_exception_and_the_process_lives():
     assert (await run(Echo()))[0].succeeded == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_ctrl_c_ends_the_program_with_the_finished_results_at_hand():
     done = script(
         """
@@ -389,6 +390,7 @@ def test_a_keyboard_interrupt_inside_a_strategy_stops_the_batch():
     assert done.stdout.split() == ["stopped"], done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_fork_in_mid_run_hangs_neither_parent_nor_child():
     done = script(
         """

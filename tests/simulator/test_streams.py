@@ -163,7 +163,7 @@ async def test_strategies_read_streams_as_plain_replies(provider, dialect, http2
 
 @pytest.mark.parametrize(
     ("dialect", "kind"),
-    [(dialect, kind) for dialect in DIALECTS for kind in ("crlf", "data_lines", "unknown_events")]
+    [(dialect, kind) for dialect in DIALECTS for kind in ("crlf", "data_lines", "unknown_events", "thinking")]
     + [("chat", "running_usage"), ("chat", "no_call_indexes")],
 )
 async def test_servers_write_streams_in_different_ways(provider, dialect, kind):

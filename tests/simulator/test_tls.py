@@ -143,6 +143,7 @@ async def test_what_fails_is_retried_and_no_part_is_an_answer(http2, stream):
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 @pytest.mark.parametrize("http2", ["never", "auto"])
 async def test_whoever_does_not_trust_it_is_told_the_remedy(provider, tmp_path, http2):
     other = tmp_path / "other.pem"
@@ -283,6 +284,7 @@ def simulate(*arguments):
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_from_the_shell(tmp_path):
     file = tmp_path / "ca.pem"
     file.write_text("of the last time")
@@ -311,6 +313,7 @@ def test_what_cannot_be_written_is_told(arguments, says, at):
     assert not list(Path(at).iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 @pytest.mark.skipif(sys.platform != "linux", reason="only there variables name the system's authorities")
 def test_the_systems_authorities_can_be_replaced_by_the_file(tmp_path):
     file = tmp_path / "ca.pem"

@@ -214,8 +214,10 @@ async def test_a_broken_off_run_keeps_what_it_has(tmp_path):
 
 
 def test_where_nothing_can_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
     with pytest.raises(ArtifactIOError, match="folder"):
-        run(FakeStrategy("a"), ["b"], store="/proc/nothing/store.db")
+        run(FakeStrategy("a"), ["b"], store=blocked / "folder" / "store.db")
     store = tmp_path / "store.jsonl"
     store.mkdir()
     with pytest.raises(ArtifactError, match="folder"):

@@ -16,11 +16,15 @@ import pytest
 
 from batch_llm import CallableStrategy, LLMCallPool, ProcessorConfig, RetryConfig, process_prompts, run, stream
 from batch_llm import _threads as threads
+from batch_llm._run.dispatch import Dispatch
+from batch_llm._turns import waited
 from batch_llm.testing import SimulatedProvider
 
 from ..helpers import script, until
 
 ONCE = RetryConfig(max_attempts=1, initial_wait=0.01, max_wait=0.02)
+SLOW = RetryConfig(max_attempts=100, initial_wait=0.01, max_wait=0.02)
+"""For a machine so slow that the time of what answers at once may be over too: it is called again."""
 
 
 # The end of the command line
@@ -140,12 +144,27 @@ def test_a_time_out_begins_when_the_function_does(plain, most, monkeypatch):
     if bound is None:
         pytest.skip("nothing waits")
     # Each takes a fifth of its time, and the last ones wait for longer than that.
-    config = ProcessorConfig(timeout_per_item=1.0, retry=ONCE, concurrency=50)
+    limit, looks = 1.0, []
+    time_out = Dispatch._time_out
+
+    def look(self, flight, category):
+        # What it has of its own time: not less than before, not more than after. It is over if the limit is reached.
+        before = flight.elapsed() - waited(flight.notes)
+        time_out(self, flight, category)
+        after, wait = flight.elapsed() - waited(flight.notes), waited(flight.notes)
+        looks.append((wait, before, after, flight.timed_out))
+
+    monkeypatch.setattr(Dispatch, "_time_out", look)
+    config = ProcessorConfig(timeout_per_item=limit, retry=SLOW, concurrency=50)
     strategy = CallableStrategy(function if plain else coroutine, threads=True, max_concurrency=most)
     batch = run(strategy, [str(number) for number in range(50)], config=config)
     assert batch.failures == []
-    assert sorted(calls, key=int) == [str(number) for number in range(50)]
-    assert peak <= bound
+    assert set(calls) == {str(number) for number in range(50)}
+    over = [timed_out for *_, timed_out in looks].count(True)
+    assert sum(result.attempts for result in batch) == 50 + over
+    assert peak <= bound + over, "what a plain function does goes on"
+    assert all(after >= limit if timed_out else before < limit for _, before, after, timed_out in looks)
+    assert any(wait > limit / 2 for wait, *_ in looks), "the engine takes no account of the wait"
 
 
 def test_a_thousand_functions_run_at_once():
@@ -162,38 +181,41 @@ def test_a_thousand_functions_run_at_once():
 def test_a_function_that_never_returns_times_out_and_leaves_the_others_their_turn():
     released = threading.Event()
 
-    def ask(prompt):
-        if prompt == "0":
+    def ask(prompt, attempt):
+        if (prompt, attempt) == ("0", 1):
             released.wait(60)
         return prompt
 
-    config = ProcessorConfig(timeout_per_item=0.3, retry=ONCE, concurrency=5)
+    config = ProcessorConfig(timeout_per_item=0.3, retry=SLOW, concurrency=5)
     strategy = CallableStrategy(ask, threads=True, max_concurrency=1)
     try:
         batch = run(strategy, ["0", "1", "2"], config=config).in_input_order()
+        assert not released.is_set()
     finally:
         released.set()
-    assert [bool(result.success) for result in batch.results] == [False, True, True]
-    assert "Framework timeout" in str(batch.results[0].error)
+    assert batch.outputs() == ["0", "1", "2"]
+    assert batch.results[0].timing.attempts[0].error_type == "FrameworkTimeoutError"
 
 
 def test_an_async_function_that_ignores_its_cancellation_leaves_the_others_their_turn():
     released = threading.Event()
 
-    async def ask(prompt):
-        while prompt == "0" and not released.is_set():
+    async def ask(prompt, attempt):
+        while (prompt, attempt) == ("0", 1) and not released.is_set():
             try:
                 await asyncio.sleep(0.1)
             except asyncio.CancelledError:
                 pass
         return prompt
 
-    config = ProcessorConfig(timeout_per_item=0.3, retry=ONCE, concurrency=5)
+    config = ProcessorConfig(timeout_per_item=0.3, retry=SLOW, concurrency=5)
     try:
         batch = run(CallableStrategy(ask, max_concurrency=1), ["0", "1", "2"], config=config).in_input_order()
+        assert not released.is_set()
     finally:
         released.set()
-    assert [bool(result.success) for result in batch.results] == [False, True, True]
+    assert batch.outputs() == ["0", "1", "2"]
+    assert batch.results[0].timing.attempts[0].error_type == "FrameworkTimeoutError"
 
 
 def test_functions_that_never_return_hold_a_bounded_number_of_threads(monkeypatch):

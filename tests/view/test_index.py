@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 
 import pytest
@@ -306,6 +307,7 @@ def test_a_timeline_does_not_believe_everything():
     assert timeline.series()["attempts"] == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 def test_a_store_that_cannot_be_written(tmp_path):
     small(tmp_path / "run.db", items=5)
     store = SqliteArtifactStore(tmp_path / "run.db")

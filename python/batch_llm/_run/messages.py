@@ -1,4 +1,7 @@
-"""Codes of the messages between the engine and the event loop. WARNING: must match ``src/bridge/messages.rs``."""
+"""Codes of the messages between the engine and the event loop.
+
+Twin of ``src/bridge/messages.rs``; a test compares them.
+"""
 
 from __future__ import annotations
 

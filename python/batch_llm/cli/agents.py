@@ -6,11 +6,17 @@ docstrings are what a model reads.
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
+
+from .._checks import check_known
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LONGEST_CALL = 120.0
 """How long a command may take, seconds; ``wait`` takes its own time."""
@@ -95,21 +101,22 @@ def estimate(
     return _object("run", *more, "--dry-run", "--", file)
 
 
-def run(
-    file: str,
-    model: str,
-    output: str,
-    prompt: str | None = None,
-    system: str | None = None,
-    schema: str | None = None,
-    max_tokens: int | None = None,
-    concurrency: int | None = None,
-    budget: float | None = None,
-    deadline: str | None = None,
-    limit: int | None = None,
-    name: str | None = None,
-    simulate: bool = False,
-) -> dict[str, Any]:
+class RunOptions(TypedDict, total=False):
+    """What :func:`run` takes by name only."""
+
+    prompt: str | None
+    system: str | None
+    schema: str | None
+    max_tokens: int | None
+    concurrency: int | None
+    budget: float | None
+    deadline: str | None
+    limit: int | None
+    name: str | None
+    simulate: bool
+
+
+def run(file: str, model: str, output: str, **options: Unpack[RunOptions]) -> dict[str, Any]:
     """Start answering the rows of a file in the background, and return the run, with its id.
 
     The same call again goes on where an earlier run stopped, and requests only what is missing. Look at it with
@@ -119,11 +126,22 @@ def run(
     30m or 8h. concurrency: requests at the same time; by default as many as the provider takes. name: a name for it.
     simulate: answer with a simulated model, for free. The other arguments are those of `estimate`.
     """
-    more = _options(
-        model=model, output=output, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens,
-        concurrency=concurrency, budget=budget, deadline=deadline, limit=limit, name=name, simulate=simulate,
-    )  # fmt: skip
-    return _object("run", *more, "--detach", "--", file)
+    check_known(options, RunOptions.__annotations__, "run")
+    return _object("run", *_options(model=model, output=output, **options), "--detach", "--", file)
+
+
+def _name_options(tool: Callable[..., Any], options: type) -> None:
+    """Have the signature of a tool name its options: the schema for models is made of it. By default, none is given."""
+    own = [parameter.replace(annotation=str) for parameter in inspect.signature(tool).parameters.values()][:-1]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    hints = get_type_hints(options).items()
+    named = [
+        inspect.Parameter(name, kind, default=False if hint is bool else None, annotation=hint) for name, hint in hints
+    ]
+    tool.__signature__ = inspect.Signature([*own, *named], return_annotation=dict[str, Any])  # type: ignore[attr-defined]
+
+
+_name_options(run, RunOptions)
 
 
 def runs(past: bool = False) -> dict[str, Any]:

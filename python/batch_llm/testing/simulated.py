@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FaultName = Literal[
     "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive",
-    "stall", "ping_only", "stream_error", "checksum",
+    "stall", "ping_only", "stream_error", "checksum", "thinking",
     "crlf", "data_lines", "unknown_events", "running_usage", "no_call_indexes",
 ]  # fmt: skip
 
@@ -43,9 +43,11 @@ class Fault:
             ``"stream_error"`` (an error event, "overloaded", in place of a stream's second half). For a reply that is
             not a stream, these three apply after the headers.
             ``"checksum"`` changes a byte of a stream of Bedrock's. The others are no faults but how some servers write
-            streams: ``"crlf"`` (lines end with CR LF), ``"data_lines"`` (the data of an event are several lines),
-            ``"unknown_events"`` (events of an unknown kind in between), and in Chat Completions ``"running_usage"``
-            (the usage so far in each chunk) and ``"no_call_indexes"`` (fragments of tool calls without ``index``).
+            streams: ``"thinking"`` (after its first event, only pings or comments arrive until the latency is over, and
+            then the answer), ``"crlf"`` (lines end with CR LF), ``"data_lines"`` (the data of an event are several
+            lines), ``"unknown_events"`` (events of an unknown kind in between), and in Chat Completions
+            ``"running_usage"`` (the usage so far in each chunk) and ``"no_call_indexes"`` (fragments of tool calls
+            without ``index``).
         every: Affects every N-th request; 0 = none.
         on: Numbers of the affected requests.
         between: First and last number of a range of affected requests.
@@ -154,6 +156,24 @@ class _Fault:
     on: Sequence[int]
     between: tuple[int, int] | None
     retry_after: float | None
+
+
+@dataclass(frozen=True)
+class _Behaviour:
+    """How to behave, as the extension needs it."""
+
+    latency: _Latency
+    faults: Sequence[_Fault]
+    replies: Sequence[str]
+    api_key: str | None
+    limits: tuple[float | None, float | None, float]
+    seed: int
+    counts_questions: bool
+    tls: bool
+    prompt_caches: tuple[float, float, float] | None
+    batches: SimulatedBatches
+    clouds: tuple[float, int, int] | None
+    queued: int | None
 
 
 class SimulatedOptions(TypedDict, total=False):
@@ -268,8 +288,7 @@ class SimulatedProvider:
         ):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of seconds >= 0 (got {value})")
-        self._handle = SimulatorHandle(
-            port=port,
+        behaviour = _Behaviour(
             latency=_Latency(latency, latency_spread, distribution, latency_per_token),
             faults=[_Fault(str(one.kind), one.every, one.on, one.between, one.retry_after) for one in faults],
             replies=list(replies),
@@ -285,6 +304,7 @@ class SimulatedProvider:
             clouds=settings_of(options.get("clouds", False)),
             queued=queued,
         )
+        self._handle = SimulatorHandle(port, behaviour)
         self._caches = caches
         self._batches = batches
         self._last_batches: BatchLedger | None = None
