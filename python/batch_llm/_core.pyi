@@ -374,7 +374,7 @@ class RunHandle:
     def spend(self, cost: float) -> None:
         """Count a cost from the user's cost function."""
 
-    def record_refused(self, count: int, error: str) -> None:
+    def record_rejected(self, count: int, error: str) -> None:
         """Count items that never started, after REFUSE_FRESH."""
 
     def answered(self, item: int, success: bool, usage: Any, frees: bool) -> None:
@@ -645,7 +645,7 @@ class PlainAttempts:
         ``goes_on``: whether the task that runs the return value may continue with other items.
         """
 
-    def again(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
+    def retry(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
         """Begin a further attempt of an item, or its first if that is not known to be a plain one by its strategy."""
 
     def take_results(self, most: int) -> tuple[int, int, str | None]:
@@ -793,7 +793,7 @@ class NativeClient:
         writes it has begun (else once it has ended), and whether its end is marked.
         """
 
-    def hold_caches(self) -> None:
+    def open_caches(self) -> None:
         """Report that a run sends its prompts with this client: caches may be created for them at the provider."""
 
     def release_caches(self) -> Awaitable[None]:

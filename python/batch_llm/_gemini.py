@@ -173,7 +173,7 @@ class _Lock:
         return _Lock, ()  # a copy has its own lock
 
     @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def locked(self) -> AsyncIterator[None]:
         """Hold the lock within a block."""
         if self._process != os.getpid():
             self._reset()  # its owner at the time of the fork is not in this process
@@ -269,7 +269,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
 
     async def prepare(self) -> None:
         """Find the cache, or create it."""
-        async with self._change.held():
+        async with self._change.locked():
             self._current = await self._find() or await self._create()
 
     async def execute(
@@ -302,7 +302,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         item that starts later creates a new cache. If deleting fails, a warning is logged and the cache expires after
         its TTL.
         """
-        async with self._change.held():
+        async with self._change.locked():
             cache = self._current
             if cache is None:
                 return
@@ -321,7 +321,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         cache = self._current
         if cache is not None and not self._expiring(cache):
             return cache
-        async with self._change.held():
+        async with self._change.locked():
             cache = self._current
             if cache is None or self._expiring(cache):
                 cache = self._current = await self._find() or await self._create()

@@ -112,7 +112,7 @@ def encode(
     value: Any,
     encoder: ValueEncoder | None,
     path: str,
-    asked: int,
+    turns: int,
     depth: int,
     redact: bool = True,
     odd: Callable[[float], JSONValue] | None = None,
@@ -134,7 +134,7 @@ def encode(
         return {
             key: REDACTED
             if redact and is_credential(key)
-            else encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact, odd)
+            else encode(part, encoder, f"{path}.{key}", turns, depth + 1, redact, odd)
             for key, part in _text_keys(value, path)
         }
     try:
@@ -144,18 +144,18 @@ def encode(
             f"{path} is {kind.__name__}, which cannot be written as JSON: {error}"
         ) from error
     if plain is not UNKNOWN:
-        return encode(plain, encoder, path, asked, depth + 1, redact, odd)
+        return encode(plain, encoder, path, turns, depth + 1, redact, odd)
     if isinstance(value, (list, tuple, set, frozenset, deque, range)):
         parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         return [
-            encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact, odd) for index, part in enumerate(parts)
+            encode(part, encoder, f"{path}[{index}]", turns, depth + 1, redact, odd) for index, part in enumerate(parts)
         ]
     if encoder is None:
         raise ResultSerializationError(
             f"{path} is {kind.__name__} ({value!r:.80}), which cannot be written as JSON; pass an encoder that "
             "converts it"
         )
-    if asked >= DEPTH:
+    if turns >= DEPTH:
         raise ResultSerializationError(
             f"{path}: after {DEPTH} calls the encoder still returns a value that is not JSON"
         )
@@ -163,7 +163,7 @@ def encode(
         encoded = encoder(value)
     except Exception as error:
         raise ResultSerializationError(f"{path}: its encoder failed: {type(error).__name__}: {error}") from error
-    return encode(encoded, encoder, path, asked + 1, depth + 1, redact, odd)
+    return encode(encoded, encoder, path, turns + 1, depth + 1, redact, odd)
 
 
 def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]:

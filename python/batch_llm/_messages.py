@@ -31,17 +31,17 @@ def as_messages(prompt: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(prompt) if isinstance(prompt, tuple) else prompt}]
 
 
-def of_reply(said: Any, calls: Sequence[ToolCall], state: Any) -> dict[str, Any]:
+def of_reply(output: Any, calls: Sequence[ToolCall], state: Any) -> dict[str, Any]:
     """A reply of the model as a message.
 
     Args:
-        said: The answer: a text, or another value.
+        output: The answer: a text, or another value.
         calls: The tools that it calls.
         state: What the provider wants to have again with the message.
     """
     message: dict[str, Any] = {"role": "assistant"}
-    if said or not calls:  # nothing is said beside most calls
-        message["content"] = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    if output or not calls:  # nothing is said beside most calls
+        message["content"] = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     if calls:
         message["tool_calls"] = [_plain(call) for call in calls]
     if state is not None:

@@ -21,15 +21,15 @@ from ._llm import (
     CORRECTION,
     ApiKey,
     LLMCallStrategy,
-    MadeAgain,
+    Rebuildable,
     add,
     asks,
     attach_usage,
     endpoint,
-    keeps_arguments,
     problem_of,
     row_of,
     shape_of,
+    stores_arguments,
 )
 from ._secrets import quoted
 from .conversations import RAW, Conversation, NoSteps, Rules, Steps, rules_of, whole
@@ -92,7 +92,7 @@ _CACHE_PROMPT = {"auto": "auto", "1h": "1h", False: "never"}
 _BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs", "reasoning")
 
 
-class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
+class NativeStrategy(Rebuildable, LLMCallStrategy[TOutput]):
     """Base class of native strategies.
 
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
@@ -153,7 +153,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     _languages: ClassVar[tuple[str, ...]] = ()
 
     @ends_at_caller
-    @keeps_arguments
+    @stores_arguments
     def __init__(
         self,
         model: str,

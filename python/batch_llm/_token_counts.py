@@ -140,12 +140,12 @@ def _in_cache(model: str) -> Path | None:
 
 def _counter(strategy: NativeStrategy[Any], encode: Encode) -> Callable[[Any], int]:
     """Return what counts whole prompts."""
-    asked = strategy._asks
-    system = asked.get("system_prompt")
+    requests = strategy._asks
+    system = requests.get("system_prompt")
     fixed = PRIMER + (encode(system) + FRAME if system else 0)
     for name in ("tools", "schema"):
-        if asked.get(name):
-            fixed += encode(json.dumps(asked[name], default=str))
+        if requests.get(name):
+            fixed += encode(json.dumps(requests[name], default=str))
     return lambda prompt: fixed + sum(FRAME + encode(text) for text in _texts(prompt))
 
 
@@ -199,12 +199,12 @@ class _Counting(LLMCallStrategy[int]):
 
 
 async def at_provider(
-    asked: Sequence[tuple[NativeStrategy[Any], Any]], config: ProcessorConfig | None
+    requests: Sequence[tuple[NativeStrategy[Any], Any]], config: ProcessorConfig | None
 ) -> list[int | None]:
     """Have providers count the tokens of prompts; None for those that were not counted.
 
     Args:
-        asked: Strategies, which can count, and a prompt for each.
+        requests: Strategies, which can count, and a prompt for each.
         config: The settings of the run. Its limits on requests apply, and its timeout.
 
     Raises:
@@ -220,11 +220,11 @@ async def at_provider(
         ),
         guardrails=GuardrailConfig(batch_timeout=SECONDS),
     )
-    counting = {id(strategy): _Counting(strategy) for strategy, _ in asked}
-    counts: list[int | None] = [None] * len(asked)
+    counting = {id(strategy): _Counting(strategy) for strategy, _ in requests}
+    counts: list[int | None] = [None] * len(requests)
     results: list[Any] = []
     async with ParallelBatchProcessor[Any, int, int](config=settings, control=False) as processor:
-        for number, (strategy, prompt) in enumerate(asked):
+        for number, (strategy, prompt) in enumerate(requests):
             name = f"count-{number}"
             await processor.add_work(LLMWorkItem(name, counting[id(strategy)], prompt, context=number))
         results += (await processor.process_all()).results
@@ -234,8 +234,8 @@ async def at_provider(
             counts[result.context] = result.output
         else:
             errors.append(str(result.error or result.error_category))
-    if len(asked) - counts.count(None) < min(FEWEST, len(asked)):
-        names = " and ".join(dict.fromkeys(strategy.provider for strategy, _ in asked))
+    if len(requests) - counts.count(None) < min(FEWEST, len(requests)):
+        names = " and ".join(dict.fromkeys(strategy.provider for strategy, _ in requests))
         why = f": {errors[0]}" if errors else ""
         raise UncountableError(f"{names} did not count the tokens{why[:ERROR_MESSAGE_LIMIT]}")
     return counts

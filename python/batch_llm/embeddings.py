@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ._callers import ends_at_caller
 from ._checks import check_known, check_options
 from ._core import NativeClient
-from ._llm import ApiKey, asks, endpoint, keeps_arguments, row_of, without_provider
+from ._llm import ApiKey, asks, endpoint, row_of, stores_arguments, without_provider
 from ._secrets import quoted
 from .native import NativeStrategy, RequestOptions
 
@@ -56,7 +56,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     """
 
     @ends_at_caller
-    @keeps_arguments
+    @stores_arguments
     def __init__(
         self,
         name: str,

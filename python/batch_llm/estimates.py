@@ -125,16 +125,16 @@ class Sampling:
             return by_length(0.0), 0, "nothing: there are no items", 0
         sent = 0
         try:
-            counted, names, asked = self._counted_here()
-            if asked:
+            counted, names, to_count = self._counted_here()
+            if to_count:
                 # In a random order, for the sample is cut.
                 self._random.shuffle(self._sample)
                 self._sample = self._sample[:AT_PROVIDER]
-                counted, names, asked = self._counted_here()
-                _check_keys(asked)
-                sent = len(asked)
-                counts = await at_provider([(strategy, prompt) for strategy, prompt, _ in asked], self._config)
-                found = zip(asked, counts, strict=True)
+                counted, names, to_count = self._counted_here()
+                _check_keys(to_count)
+                sent = len(to_count)
+                counts = await at_provider([(strategy, prompt) for strategy, prompt, _ in to_count], self._config)
+                found = zip(to_count, counts, strict=True)
                 counted += [(tokens, float(count)) for (_, _, tokens), count in found if count is not None]
         except UncountableError as error:
             why = f"their length, 4 bytes per token, which may be wrong by -33% to +100%: {error}"
@@ -151,7 +151,7 @@ class Sampling:
         """
         counted: list[tuple[float, float]] = []
         names: list[str] = []
-        asked: list[tuple[Any, Any, float]] = []
+        to_count: list[tuple[Any, Any, float]] = []
         of_strategies: dict[int, list[tuple[Any, Any, float]]] = {}
         for one in self._sample:
             of_strategies.setdefault(id(one[0]), []).append(one)
@@ -163,19 +163,19 @@ class Sampling:
             except UncountableError:
                 if not strategy._client.counts:
                     raise
-                asked += sample
+                to_count += sample
                 name = f"{strategy.provider}'s endpoint that counts tokens"
             names.append(name)
-        return counted, list(dict.fromkeys(names)), asked
+        return counted, list(dict.fromkeys(names)), to_count
 
 
-def _check_keys(asked: list[tuple[Any, Any, float]]) -> None:
+def _check_keys(to_count: list[tuple[Any, Any, float]]) -> None:
     """Check that there are keys, before anything is sent.
 
     Raises:
         UncountableError: If one is missing.
     """
-    for strategy in {id(one[0]): one[0] for one in asked}.values():
+    for strategy in {id(one[0]): one[0] for one in to_count}.values():
         try:
             strategy._key()
         except ValueError as error:

@@ -16,13 +16,13 @@ from ._llm import (
     CORRECTION,
     KnownStrategy,
     LLMCallStrategy,
-    MadeAgain,
+    Rebuildable,
     add,
     attach_usage,
     clean_up_quietly,
     counts_of,
-    keeps_arguments,
     scope_of,
+    stores_arguments,
     usage_of_failure,
 )
 from ._logs import log_event
@@ -69,7 +69,7 @@ _SHORTEST_LOOK = 0.005
 _BY_DEFAULT = DefaultErrorClassifier()
 
 
-class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
+class MixedPoolStrategy(Pooled, Rebuildable, LLMCallStrategy[TOutput]):
     """A pool that has members in Python; :func:`pool` makes it. Members are chosen as in any pool.
 
     Hooks: ``prepare()`` of a member is called before its first request; if it raises, the member has failed, and the
@@ -99,7 +99,7 @@ class MixedPoolStrategy(Pooled, MadeAgain, LLMCallStrategy[TOutput]):
         TypeError: If a member is not a strategy.
     """
 
-    @keeps_arguments
+    @stores_arguments
     def __init__(
         self,
         members: Sequence[LLMCallStrategy[Any]],
@@ -426,9 +426,9 @@ def _with(answer: tuple[Any, Any, dict[str, Any]], paid: TokenUsage) -> tuple[An
 
 def _charge(error: Exception, paid: TokenUsage) -> None:
     """Have an error tell what all requests of its attempt have cost."""
-    told: Any = error
+    failed: Any = error
     if any(usage_of_failure(error).values()) and not callable(getattr(error, "usage", callable)):
-        told.usage = paid
+        failed.usage = paid
     elif any(paid.values()):
         attach_usage(error, paid)
 

@@ -278,7 +278,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             RuntimeError: If ``process_all()`` is running, the processor is closed, or belongs to another event loop.
         """
         self._check_usable()
-        if self._live is not None and self._live.is_on:
+        if self._live is not None and self._live.is_running:
             return
         if self._run is not None:
             raise RuntimeError("process_all() is running on this processor; await it before start()")
@@ -298,7 +298,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
     def _present(self) -> Run | None:
         live = self._live
-        return live.run if self._run is None and live is not None and live.is_on else self._run
+        return live.run if self._run is None and live is not None and live.is_running else self._run
 
     async def finish(self) -> None:
         """Accept no more items. The run ends when all accepted items have a result.
@@ -356,7 +356,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
     def _check_admission(self) -> None:
         live = self._live
-        if self._run is None and live is not None and live.is_on and not live.run.is_open:
+        if self._run is None and live is not None and live.is_running and not live.run.is_open:
             raise BatchAdmissionClosedError(
                 "the run accepts no more items: "
                 + (f"{self._termination.reason}" if self.aborted else "finish() was called; start() another one")

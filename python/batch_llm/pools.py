@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ._callers import ends_at_caller
 from ._checks import check_known
 from ._core import NativePool
-from ._llm import LLMCallStrategy, keeps_arguments, scope_of
+from ._llm import LLMCallStrategy, scope_of, stores_arguments
 from ._native import NativeOptions, NativeStrategy, TOutput
 from ._pool_members import (
     OWN_SERVERS,
@@ -60,7 +60,7 @@ class PoolStrategy(Pooled, NativeStrategy[TOutput]):
         TypeError: If a member is not a native strategy.
     """
 
-    @keeps_arguments
+    @stores_arguments
     def __init__(
         self,
         members: Sequence[NativeStrategy[TOutput]],

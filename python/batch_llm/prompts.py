@@ -172,7 +172,7 @@ async def collect(
         raise
     finally:
         _interrupts.unwatch(live)
-        live.settle(results)
+        live.set_indexes(results)
         if preserve_order:
             results.sort(key=lambda result: result.submission_index or 0)
     made = live.batch(results)
@@ -394,7 +394,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
             if live.interrupted and self._start.on_interrupt == "raise":
                 taken = self._without_unsent(taken, live)
             if taken:
-                live.settle(taken)
+                live.set_indexes(taken)
                 self._given += len(taken)
                 return taken
         return []

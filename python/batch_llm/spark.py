@@ -177,7 +177,7 @@ def _shared_limits(stage: Stage, session: Any) -> Any:
         return wanted
     if not hasattr(session, "sparkContext") or type(session).__module__.startswith("pyspark.sql.connect"):
         has_limits = stage.config.max_requests_per_minute or stage.config.max_tokens_per_minute
-        if wanted is None and not has_limits and (stage.job is None or stage.job.is_begun):
+        if wanted is None and not has_limits and (stage.job is None or stage.job.has_started):
             return None
         raise ValueError(
             "with Spark Connect, executors cannot reach this process: start a LimitServer, or Redis, where they can, "

@@ -165,7 +165,7 @@ class InvalidCall:
     problem: str
 
 
-class _Known:
+class _Entry:
     """A tool of a strategy, and what reading and running its calls takes."""
 
     def __init__(self, tool: Tool) -> None:
@@ -188,7 +188,7 @@ class Toolbox:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"tools: two tools have the name {quoted(twice)}; give each its own: Tool('name', ...)")
-        self._known = {tool.name: _Known(tool) for tool in self.tools}
+        self._known = {tool.name: _Entry(tool) for tool in self.tools}
         self._places = Turns(THREADS)
 
     @property

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::costs::{Size, Usual};
 use super::plan::{PLANNED, Pace, Situation, Why};
-use super::shared::{Held, lock};
+use super::shared::{BatchLoad, lock};
 use super::terms::Terms;
 use crate::providers::TokenUsage;
 use crate::providers::plan::Head;
@@ -145,7 +145,7 @@ impl Auto {
     }
 
     /// Where a request goes; this may take until there is room for it.
-    pub async fn place(&self, terms: &Terms, begins: Option<Begins>, held: impl Fn() -> Held) -> Place {
+    pub async fn place(&self, terms: &Terms, begins: Option<Begins>, held: impl Fn() -> BatchLoad) -> Place {
         if !terms.is_cheaper {
             return Place::Live(Why::Price);
         }
@@ -215,8 +215,8 @@ impl Auto {
         situation.window().max(at_once).max(1)
     }
 
-    fn situation(&self, settle: Duration, held: Held) -> Situation {
-        let Held { in_batches, settling } = held;
+    fn situation(&self, settle: Duration, held: BatchLoad) -> Situation {
+        let BatchLoad { in_batches, settling } = held;
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         Situation {
             left: self.left(),
@@ -278,7 +278,7 @@ impl Auto {
     }
 
     /// How many requests must be taken out of batches now.
-    pub fn excess(&self, settle: Duration, held: Held) -> usize {
+    pub fn excess(&self, settle: Duration, held: BatchLoad) -> usize {
         if held.in_batches == 0 { 0 } else { self.situation(settle, held).excess() }
     }
 

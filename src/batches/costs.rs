@@ -35,7 +35,7 @@ pub struct Prices {
 
 /// What is known of what batches cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Known {
+pub struct KnownCosts {
     /// Whether they cost less; none: as the provider has it.
     pub is_cheaper: Option<bool>,
     /// What tokens cost.

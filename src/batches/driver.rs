@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
-use super::lines::{Answered, Told};
+use super::lines::{Answered, LineOutcome};
 use super::polling::Polling;
-use super::results::{Kept, Reader, Source};
+use super::results::{Reader, Source, StoredReply};
 use super::route::Route;
 use super::shared::blocking;
 use super::watch::{Counted, Looking};
@@ -91,15 +91,15 @@ impl Driver {
         let outcome = self.go(sealed).await;
         match outcome {
             Ok(()) => {}
-            Err(Stop::Again) => self.give_up(|| Told::Again).await,
-            Err(Stop::Failed(error)) => self.give_up(|| Told::Failed(error.clone())).await,
+            Err(Stop::Again) => self.give_up(|| LineOutcome::Again).await,
+            Err(Stop::Failed(error)) => self.give_up(|| LineOutcome::Failed(error.clone())).await,
             Err(Stop::Ledger(error)) => {
                 self.route.shared.note(format!("The store cannot record batches: {error}"));
                 let error = ProviderError::Request(error.to_string());
-                self.give_up(|| Told::Failed(error.clone())).await;
+                self.give_up(|| LineOutcome::Failed(error.clone())).await;
             }
         }
-        self.route.settled(self.chunk.id);
+        self.route.chunk_ended(self.chunk.id);
     }
 
     async fn go(&mut self, mut sealed: Option<Sealed>) -> Result<(), Stop> {
@@ -147,7 +147,7 @@ impl Driver {
             self.chunk.stage = Stage::Ended;
             self.fetch(&seen).await?;
             self.pass_on().await?;
-            return self.settle().await;
+            return self.finish().await;
         }
     }
 
@@ -263,7 +263,7 @@ impl Driver {
 
     /// The lines that the provider has named fail with its words.
     async fn fail_lines(&mut self, problems: &[Problem]) -> Result<(), Stop> {
-        let replies: Vec<Kept> = problems
+        let replies: Vec<StoredReply> = problems
             .iter()
             .filter_map(|problem| {
                 let line = u32::try_from(problem.line?).ok()?;
@@ -300,7 +300,7 @@ impl Driver {
         let begun = Instant::now();
         let (mut failures, mut warned) = (0, false);
         while let Some(call) = calls.front() {
-            let keep = |group: &[Kept]| self.route.shared.ledger.answer(self.chunk.id, group);
+            let keep = |group: &[StoredReply]| self.route.shared.ledger.answer(self.chunk.id, group);
             let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &keep);
             let outcome = self.source().read(seen, call.clone(), &mut |line| reader.read(line)).await;
             is_over |= reader.finish()? > 0;
@@ -352,14 +352,14 @@ impl Driver {
             from = last + 1;
             for (key, line, status, body) in replies {
                 let answered = Answered { status, body: body.into(), batch: Arc::clone(&batch), chunk };
-                self.route.tell(key, (chunk, line), Told::Reply(answered));
+                self.route.tell(key, (chunk, line), LineOutcome::Reply(answered));
             }
         }
     }
 
     /// What has no reply is asked again; nothing else is left to do.
-    async fn settle(&mut self) -> Result<(), Stop> {
-        self.end(&|| Told::Again).await?;
+    async fn finish(&mut self) -> Result<(), Stop> {
+        self.end(&|| LineOutcome::Again).await?;
         if let Some(call) = self.chunk.file.as_deref().and_then(|file| self.route.wire.delete_file(file)) {
             let _ = self.call(call).await;
         }
@@ -367,7 +367,7 @@ impl Driver {
     }
 
     /// The chunk is settled; lines without a reply are told this.
-    async fn end(&mut self, told: &(dyn Fn() -> Told + Send + Sync)) -> Result<(), Stop> {
+    async fn end(&mut self, reported: &(dyn Fn() -> LineOutcome + Send + Sync)) -> Result<(), Stop> {
         let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
         let left = blocking(move || {
             let left = ledger.forget_unanswered(id)?;
@@ -379,16 +379,16 @@ impl Driver {
         let _turn = self.route.passing.lock().await;
         for some in left.chunks(TOGETHER) {
             self.route.has_room().await;
-            some.iter().for_each(|(key, line)| self.route.tell(*key, (id, *line), told()));
+            some.iter().for_each(|(key, line)| self.route.tell(*key, (id, *line), reported()));
         }
         Ok(())
     }
 
     /// Nothing comes of the chunk any more.
-    async fn give_up(&mut self, told: impl Fn() -> Told + Send + Sync) {
-        if let Err(Stop::Ledger(error)) = self.end(&told).await {
+    async fn give_up(&mut self, reported: impl Fn() -> LineOutcome + Send + Sync) {
+        if let Err(Stop::Ledger(error)) = self.end(&reported).await {
             self.route.shared.note(format!("The store cannot record batches: {error}"));
-            self.route.fail_all(self.chunk.id, &told).await;
+            self.route.fail_all(self.chunk.id, &reported).await;
         }
     }
 

@@ -8,11 +8,11 @@ use tokio::runtime::Handle;
 
 use super::auto::{Auto, Wanted};
 use super::chunk::digest;
-use super::costs::Known;
+use super::costs::KnownCosts;
 use super::probing::Probing;
 use super::provider::{Choice, InBatches};
 use super::route::{Conditions, Route};
-use super::shared::{Counts, Held, Settings, Shared, lock};
+use super::shared::{BatchLoad, Counts, Settings, Shared, lock};
 use super::stalls::Stalls;
 pub use super::terms::LaneError;
 use super::terms::{Found, Terms, batchable};
@@ -55,7 +55,7 @@ impl Lane {
     ///
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
-    pub fn provider(&self, name: &str, client: &Arc<dyn Provider>, costs: Known) -> Result<InBatches, LaneError> {
+    pub fn provider(&self, name: &str, client: &Arc<dyn Provider>, costs: KnownCosts) -> Result<InBatches, LaneError> {
         let found = batchable(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
             let terms = Terms::of(name, &*found.1, found.0.model(), costs, Some(&self.shared.ledger))?;
@@ -80,14 +80,14 @@ impl Lane {
         let Some(auto) = &self.auto else { return };
         auto.watch();
         let routes = self.routes();
-        let held = routes.iter().fold(Held::default(), |sum, route| {
-            let Held { in_batches, settling } = route.held();
-            Held { in_batches: sum.in_batches + in_batches, settling: sum.settling + settling }
+        let load = routes.iter().fold(BatchLoad::default(), |sum, route| {
+            let BatchLoad { in_batches, settling } = route.load();
+            BatchLoad { in_batches: sum.in_batches + in_batches, settling: sum.settling + settling }
         });
         let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
-        let mut excess = auto.excess(settle, held);
+        let mut excess = auto.excess(settle, load);
         if excess > 0 && auto.is_first_time() {
-            let all = held.in_batches;
+            let all = load.in_batches;
             self.shared.note(format!(
                 "The deadline is near: batches are cancelled as far as necessary; {all} requests are waiting in them"
             ));

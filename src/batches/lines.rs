@@ -17,7 +17,7 @@ pub type Place = (i64, u32);
 
 /// What became of a line.
 #[derive(Debug)]
-pub enum Told {
+pub enum LineOutcome {
     /// Its reply.
     Reply(Answered),
     /// It was not answered, and nothing was paid: it is to be asked again.
@@ -48,7 +48,7 @@ pub enum Waiter {
     #[default]
     Nobody,
     /// An attempt waits.
-    Attempt(oneshot::Sender<Told>),
+    Attempt(oneshot::Sender<LineOutcome>),
     /// An item, of which nothing else is in memory.
     Item(Deferred),
     /// Nobody has asked for it, and its reply is in the ledger.
@@ -90,14 +90,14 @@ struct One {
 
 /// Lines of earlier runs, by what they ask. Of equal ones the first in a ledger is the first to be taken.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct EarlierLines {
     chunks: Vec<i64>,
     lines: Vec<One>,
     /// Of lines that ask the same: the first that may be free, by the place of the first of all.
     next: FxHashMap<usize, usize>,
 }
 
-impl Known {
+impl EarlierLines {
     /// Adds a line, in the order of the ledger; [`sort`](Self::sort) must follow.
     pub fn add(&mut self, line: &OpenLine) {
         if self.chunks.last() != Some(&line.chunk) {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn lines_that_ask_the_same_are_taken_in_turn() {
-        let mut known = Known::default();
+        let mut known = EarlierLines::default();
         for (chunk, line, request) in [(4, 0, 9), (4, 1, 7), (5, 0, 7), (5, 1, 7)] {
             known.add(&OpenLine { chunk, line, request: Key([request; 16]), is_answered: false });
         }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::auto::{Auto, Begins, Place};
 use super::chunk::digest;
-use super::lines::Told;
+use super::lines::LineOutcome;
 use super::plan::Why;
 use super::probing::Probing;
 use super::route::{Entered, Route};
@@ -85,7 +85,7 @@ impl Inner {
                 {
                     return Box::pin(self.probe(ask, begins)).await;
                 }
-                let place = choice.auto.place(&choice.terms, begins, || self.route.held());
+                let place = choice.auto.place(&choice.terms, begins, || self.route.load());
                 match Box::pin(place).await {
                     Place::Batch => {}
                     Place::Probe => return Box::pin(self.probe(ask, begins)).await,
@@ -96,8 +96,8 @@ impl Inner {
             }
             let entered = self.route.enter(key.0, &key.1, ask.deferral.as_ref());
             drop(key);
-            let told = match entered {
-                Entered::Waits(told) => told,
+            let reported = match entered {
+                Entered::Waits(reported) => reported,
                 Entered::Deferred => return Err(ProviderError::Deferred),
                 Entered::GivenUp => break,
                 Entered::Unfit(problem) => {
@@ -107,12 +107,12 @@ impl Inner {
                     });
                 }
             };
-            match told.await {
-                Ok(Told::Reply(answered)) => return self.route.read(answered),
-                Ok(Told::Again) => {}
-                Ok(Told::Failed(error)) => return Err(error),
+            match reported.await {
+                Ok(LineOutcome::Reply(answered)) => return self.route.read(answered),
+                Ok(LineOutcome::Again) => {}
+                Ok(LineOutcome::Failed(error)) => return Err(error),
                 // The run is over: nobody hears this.
-                Ok(Told::Detached) | Err(_) => break,
+                Ok(LineOutcome::Detached) | Err(_) => break,
             }
         }
         if let Some(choice) = &self.choice {

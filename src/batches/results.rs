@@ -59,14 +59,14 @@ impl Source<'_> {
 }
 
 /// A line's number, and the status and the body of its reply.
-pub(super) type Kept = (u32, u16, Vec<u8>);
+pub(super) type StoredReply = (u32, u16, Vec<u8>);
 
 /// Reads lines of results, and has replies written down in groups.
 pub(super) struct Reader<'a, E> {
     wire: &'a dyn Wire,
     nonce: &'a str,
-    keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync),
-    group: Vec<Kept>,
+    keep: &'a (dyn Fn(&[StoredReply]) -> Result<(), E> + Sync),
+    group: Vec<StoredReply>,
     bytes: usize,
     /// Lines of the chunk that were there.
     found: usize,
@@ -75,7 +75,7 @@ pub(super) struct Reader<'a, E> {
 
 impl<'a, E> Reader<'a, E> {
     /// For a chunk with this nonce. After a failure nothing is written down any more.
-    pub fn new(wire: &'a dyn Wire, nonce: &'a str, keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync)) -> Self {
+    pub fn new(wire: &'a dyn Wire, nonce: &'a str, keep: &'a (dyn Fn(&[StoredReply]) -> Result<(), E> + Sync)) -> Self {
         Self { wire, nonce, keep, group: Vec::new(), bytes: 0, found: 0, failure: None }
     }
 

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
-use super::lines::{Answered, Free, Known, Place, Told, Waiter};
+use super::lines::{Answered, EarlierLines, Free, LineOutcome, Place, Waiter};
 use super::probing::Probing;
-use super::shared::{Counts, Held, Marks, Shared, blocking, lock};
+use super::shared::{BatchLoad, Counts, Marks, Shared, blocking, lock};
 use super::stalls::Stalls;
 use super::watch::Watch;
 use super::wire::{self, Finding, Limits, Wire};
@@ -48,7 +48,7 @@ enum Way {
 /// What whoever brings a line gets.
 pub enum Entered {
     /// What becomes of it comes through this.
-    Waits(oneshot::Receiver<Told>),
+    Waits(oneshot::Receiver<LineOutcome>),
     /// What becomes of it is brought to the desk.
     Deferred,
     /// It came back without an answer too often.
@@ -97,7 +97,7 @@ struct State {
     /// Grows with each line, so that a timer knows whether one has come since.
     entered: u64,
     /// Lines of earlier runs.
-    known: Known,
+    known: EarlierLines,
     chunks: FxHashMap<i64, OnItsWay>,
     stalls: Stalls,
     is_stall_told: bool,
@@ -220,12 +220,12 @@ impl Route {
     }
 
     /// What those who wait for lines have of batches.
-    pub fn held(&self) -> Held {
+    pub fn load(&self) -> BatchLoad {
         let state = lock(&self.state);
         let waiting = state.entering.len() + state.waiting;
         let leaving = state.leaving.iter().filter_map(|chunk| state.chunks.get(chunk)).map(|chunk| chunk.lines.len());
         let settling = leaving.sum::<usize>().min(waiting);
-        Held { in_batches: waiting - settling, settling }
+        BatchLoad { in_batches: waiting - settling, settling }
     }
 
     /// Whether a line that asks this came back without an answer.
@@ -235,15 +235,15 @@ impl Route {
 
     /// Adds a line, or finds the one that asks the same. `deferral`: where what becomes of it may be brought later.
     pub fn enter(self: &Arc<Self>, key: Key, body: &[u8], deferral: Option<&Deferral>) -> Entered {
-        let (tell, told) = oneshot::channel();
+        let (tell, reported) = oneshot::channel();
         let mut state = lock(&self.state);
         if state.is_detached {
-            let _ = tell.send(Told::Detached);
-            return Entered::Waits(told);
+            let _ = tell.send(LineOutcome::Detached);
+            return Entered::Waits(reported);
         }
         if let Some((place, free)) = state.find_known(key) {
             if free == Free::Open {
-                let (waiter, entered) = self.waiter(deferral, tell, told);
+                let (waiter, entered) = self.waiter(deferral, tell, reported);
                 state.put(place, waiter);
                 state.waits_in(place.0, 1);
                 return entered;
@@ -251,7 +251,7 @@ impl Route {
             state.put(place, Waiter::Gone);
             drop(state);
             self.give_stored(place, tell);
-            return Entered::Waits(told);
+            return Entered::Waits(reported);
         }
         if state.again.get(&key).is_some_and(|times| *times >= MOST_AGAIN) {
             return Entered::GivenUp;
@@ -260,7 +260,7 @@ impl Route {
             return Entered::Unfit(problem);
         }
         // Its line is there, but nobody can answer it before the lock is free.
-        let (waiter, entered) = self.waiter(deferral, tell, told);
+        let (waiter, entered) = self.waiter(deferral, tell, reported);
         state.entering.push(waiter);
         state.entered += 1;
         if state.filling.as_ref().is_some_and(Filling::is_full) {
@@ -274,8 +274,8 @@ impl Route {
     fn waiter(
         self: &Arc<Self>,
         deferral: Option<&Deferral>,
-        tell: oneshot::Sender<Told>,
-        told: oneshot::Receiver<Told>,
+        tell: oneshot::Sender<LineOutcome>,
+        reported: oneshot::Receiver<LineOutcome>,
     ) -> (Waiter, Entered) {
         let deferred = deferral.and_then(|Deferral { desk, item }| {
             let deferred = desk.defer(*item)?;
@@ -286,7 +286,7 @@ impl Route {
         });
         match deferred {
             Some(deferred) => (Waiter::Item(deferred), Entered::Deferred),
-            None => (Waiter::Attempt(tell), Entered::Waits(told)),
+            None => (Waiter::Attempt(tell), Entered::Waits(reported)),
         }
     }
 
@@ -336,17 +336,17 @@ impl Route {
         ))
     }
 
-    fn give_stored(&self, (chunk, line): Place, tell: oneshot::Sender<Told>) {
-        let told = match self.shared.ledger.reply(chunk, line) {
+    fn give_stored(&self, (chunk, line): Place, tell: oneshot::Sender<LineOutcome>) {
+        let reported = match self.shared.ledger.reply(chunk, line) {
             Ok(Some((status, body))) => {
                 self.give((chunk, line));
                 let batch = lock(&self.batches).get(&chunk).cloned().unwrap_or_default();
-                Told::Reply(Answered { status, body: body.into(), batch, chunk })
+                LineOutcome::Reply(Answered { status, body: body.into(), batch, chunk })
             }
-            Ok(None) => Told::Again,
-            Err(error) => Told::Failed(ProviderError::Request(error.to_string())),
+            Ok(None) => LineOutcome::Again,
+            Err(error) => LineOutcome::Failed(ProviderError::Request(error.to_string())),
         };
-        let _ = tell.send(told);
+        let _ = tell.send(reported);
     }
 
     /// A reply is passed on.
@@ -400,7 +400,7 @@ impl Route {
                     lock(&route.state).sending -= 1;
                     route.changed.notify_waiters();
                     let error = ProviderError::Request(error.to_string());
-                    return route.tell_all(waiting, || Told::Failed(error.clone())).await;
+                    return route.tell_all(waiting, || LineOutcome::Failed(error.clone())).await;
                 }
             };
             let chunk = Chunk::planned(id, &sealed.nonce, &route.of, sealed.count as u64, bytes);
@@ -440,7 +440,7 @@ impl Route {
         state.filling = None;
         drop(state);
         drivers.iter().for_each(AbortHandle::abort);
-        waiting.into_iter().for_each(|waiter| _ = self.tell_one(waiter, Told::Detached));
+        waiting.into_iter().for_each(|waiter| _ = self.tell_one(waiter, LineOutcome::Detached));
         self.changed.notify_waiters();
     }
 

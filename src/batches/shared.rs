@@ -71,7 +71,7 @@ pub struct Counts {
 
 /// What requests have of batches, in numbers, where somebody waits for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct BatchLoad {
     /// Those in batches, or on their way there.
     pub in_batches: usize,
     /// Those in batches that are being cancelled.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::costs::{CacheReads, Known, Prices};
+use super::costs::{CacheReads, KnownCosts, Prices};
 use super::plan::{self, Lengths, Situation, Why};
 use super::wire::{Wire, wire_of};
 use crate::journal::batches::Ledger;
@@ -55,7 +55,7 @@ impl Terms {
         provider: &str,
         wire: &dyn Wire,
         model: &str,
-        costs: Known,
+        costs: KnownCosts,
         ledger: Option<&Ledger>,
     ) -> Result<Self, JournalError> {
         let seen = ledger.map(|ledger| ledger.lengths(provider, model, OBSERVED)).transpose()?;
@@ -76,7 +76,7 @@ impl Terms {
     pub fn of_client(
         provider: &str,
         client: &Arc<dyn Provider>,
-        costs: Known,
+        costs: KnownCosts,
         ledger: Option<&Ledger>,
     ) -> Result<Self, LaneError> {
         let (client, wire) = batchable(provider, client)?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::auto::Wanted;
-use super::costs::Known;
+use super::costs::KnownCosts;
 use super::lane::{Lane, LaneError};
 use super::provider::InBatches;
 use super::shared::{Settings, lock};
@@ -307,15 +307,16 @@ impl Fake {
         batch.fetches += 1;
         let (fault, fetches) = (batch.fault, batch.fetches);
         let file = batch.file;
-        let asked: Vec<Value> = world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
-        let mut lines: Vec<String> = asked
+        let requested: Vec<Value> =
+            world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let done = if fault == Some(Fault::Expires) { requested.len() / 2 } else { requested.len() };
+        let mut lines: Vec<String> = requested
             .iter()
             .enumerate()
-            .map(|(at, asked)| {
-                let id = &asked["custom_id"];
+            .map(|(at, requested)| {
+                let id = &requested["custom_id"];
                 if at < done {
-                    let answer = json!({"a": asked["body"]["q"]});
+                    let answer = json!({"a": requested["body"]["q"]});
                     json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
                         .to_string()
                 } else {
@@ -324,7 +325,7 @@ impl Fake {
             })
             .collect();
         if fetches == 1 {
-            let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
+            let paid = requested.iter().take(done).map(|requested| requested["body"]["q"].to_string());
             world.paid.extend(paid);
         }
         match fault {
@@ -415,13 +416,13 @@ impl Scene {
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.provider("openai", &client, Known::default())
+        lane.provider("openai", &client, KnownCosts::default())
     }
 
     /// Asks these questions; returns the answers.
     async fn ask(&self, provider: &InBatches, questions: &[&str]) -> Vec<Result<String, u16>> {
         let attempts = questions.iter().map(|text| provider.attempt(ask(text)));
-        futures_util::future::join_all(attempts).await.into_iter().map(said).collect()
+        futures_util::future::join_all(attempts).await.into_iter().map(outcome_of).collect()
     }
 
     fn stages(&self) -> Vec<Stage> {
@@ -438,7 +439,7 @@ fn ask(text: &str) -> Ask {
     Ask::new(Prompt::Text(text.to_owned().into()))
 }
 
-fn said(outcome: Result<Reply, ProviderError>) -> Result<String, u16> {
+fn outcome_of(outcome: Result<Reply, ProviderError>) -> Result<String, u16> {
     match outcome {
         Ok(Reply { output: Output::Vector(bytes), .. }) => {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

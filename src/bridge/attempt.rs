@@ -132,7 +132,7 @@ impl PlainAttempts {
     }
 
     /// Begins a further attempt of an item, or its first if that is not known to be a plain one by its strategy.
-    fn again(slf: Py<Self>, flight: Py<Flight>, strategy: Py<PyAny>, must_clean_up: bool) -> Runner {
+    fn retry(slf: Py<Self>, flight: Py<Flight>, strategy: Py<PyAny>, must_clean_up: bool) -> Runner {
         Runner::new(slf, Plain { flight, strategy, must_clean_up }, false)
     }
 

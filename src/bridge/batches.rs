@@ -14,7 +14,7 @@ use super::journal::{PyOptions, format};
 use super::json;
 use super::runtime::{Process, awaitable, runtime};
 use crate::batches::auto::Wanted;
-use crate::batches::costs::{CacheReads, Known, Prices, Rates, Size};
+use crate::batches::costs::{CacheReads, KnownCosts, Prices, Rates, Size};
 use crate::batches::lane::{Lane, LaneError};
 use crate::batches::plan::Why;
 use crate::batches::polling::Polling;
@@ -131,7 +131,7 @@ impl BatchLane {
     ) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let costs = Known { is_cheaper, prices: rates.map(prices) };
+        let costs = KnownCosts { is_cheaper, prices: rates.map(prices) };
         let provider = self.lane.provider(client.name(), &client.provider()?, costs);
         let provider = provider.map_err(|error| lane_error(py, error))?;
         Ok(client.instead(Arc::new(provider)))
@@ -260,7 +260,7 @@ pub fn plan_batches(
     let (name, provider) = (client.name(), client.provider()?);
     let terms = py.detach(|| {
         let ledger = store.map(|(path, kind)| if path.exists() { Ledger::view(&path, kind) } else { Ok(None) });
-        let costs = Known { is_cheaper, prices: None };
+        let costs = KnownCosts { is_cheaper, prices: None };
         Terms::of_client(name, &provider, costs, ledger.transpose()?.flatten().as_ref())
     });
     let terms = terms.map_err(|error| lane_error(py, error))?;

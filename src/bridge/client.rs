@@ -195,7 +195,7 @@ impl NativeClient {
     }
 
     /// A run asks its questions with this client: caches may be made for them at the provider.
-    fn hold_caches(&self) -> PyResult<()> {
+    fn open_caches(&self) -> PyResult<()> {
         self.provider()?.hold();
         Ok(())
     }

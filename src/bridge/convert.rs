@@ -279,7 +279,7 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
     for (name, value) in &reply.extras {
         match value {
             Extra::Text(text) => metadata.set_item(*name, text)?,
-            Extra::Json(json) => metadata.set_item(*name, told_json(py, &json.0))?,
+            Extra::Json(json) => metadata.set_item(*name, provider_json(py, &json.0))?,
         }
     }
     if let Some(raw) = &reply.raw {
@@ -292,7 +292,7 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
 }
 
 /// The same of what a provider tells beside the answer, which stores are to keep: without what they cannot.
-fn told_json<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyAny> {
+fn provider_json<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyAny> {
     json_or_text(py, &storable(text))
 }
 
@@ -356,7 +356,7 @@ fn describe<'py>(
     }
     if choices.iter().any(|choice| choice.logprobs.is_some()) {
         let all = choices.iter().map(|choice| match &choice.logprobs {
-            Some(json) => Ok(told_json(py, &json.0)),
+            Some(json) => Ok(provider_json(py, &json.0)),
             None => Ok(none()),
         });
         metadata.set_item(intern!(py, "logprobs"), join(all.collect::<PyResult<_>>()?)?)?;

@@ -14,7 +14,7 @@ use crate::engine::pool::{Ending, News, Next, Place, Pool, Reason, Report, Trial
 use crate::engine::quota::Used;
 use crate::engine::seconds;
 use crate::providers::Provider;
-use crate::providers::pooled::{Told, read_queues};
+use crate::providers::pooled::{ReportedFailure, read_queues};
 
 /// Where attempts are made.
 pub struct Desk {
@@ -115,7 +115,7 @@ impl PoolPlace {
 
     /// The member has failed. Whether its answer was invalid.
     fn failed(&self, py: Python<'_>, failure: PyFailure, usage: Option<&Bound<'_, PyAny>>) -> bool {
-        let told = Told {
+        let told = ReportedFailure {
             category: &failure.category,
             is_retryable: failure.is_retryable,
             is_rate_limit: failure.is_rate_limit,
@@ -182,7 +182,7 @@ impl PoolTrial {
         let now = Instant::now();
         let mut state = self.state();
         let next = match &mut *state {
-            Some(trial) => trial.again(&self.desk.pool, now),
+            Some(trial) => trial.retry(&self.desk.pool, now),
             None => {
                 let (trial, next) = Trial::begin(&self.desk.pool, self.prefix, now);
                 *state = Some(trial);

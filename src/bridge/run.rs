@@ -401,7 +401,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.spend(cost, now))?)
     }
 
-    fn record_refused(&self, count: u64, error: &str) -> PyResult<()> {
+    fn record_rejected(&self, count: u64, error: &str) -> PyResult<()> {
         Ok(self.tell(|scheduler, _| scheduler.record_rejected(count, error))?)
     }
 
@@ -498,12 +498,12 @@ impl RunHandle {
 
     /// Finished items, evenly spaced over the run, and the run now; `_core.pyi` has their fields.
     fn samples<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, (f64, u64, u64))> {
-        let (kept, now) = self.tell(|scheduler, now| {
+        let (stored, now) = self.tell(|scheduler, now| {
             let samples = scheduler.samples();
             let present = (scheduler.elapsed(now).as_secs_f64(), samples.done(), scheduler.in_work());
-            (samples.kept().to_vec(), present)
+            (samples.stored().to_vec(), present)
         })?;
-        Ok((counts::samples(py, kept)?, now))
+        Ok((counts::samples(py, stored)?, now))
     }
 
     /// Sends a native attempt. `place`: the item, and the number of the attempt; `correction`: the answer before, and what was wrong with it.

@@ -330,11 +330,11 @@ impl Adaptive {
     pub fn join(&mut self, share: &Share, said: Option<f64>, now: Instant) {
         self.group.is_shared = share.is_shared;
         match (&mut self.pace, share.pace) {
-            (Some(pace), Some(told)) => {
-                let times = told / said.unwrap_or_else(|| pace.value());
+            (Some(pace), Some(reported)) => {
+                let times = reported / said.unwrap_or_else(|| pace.value());
                 pace.scale(times);
             }
-            (pace @ None, Some(told)) => *pace = Some(Pace::told(told, now)),
+            (pace @ None, Some(reported)) => *pace = Some(Pace::reported(reported, now)),
             (_, None) => {}
         }
         // A burst of rate limits is one, whoever met them.

@@ -22,26 +22,26 @@ pub struct Aside {
     closed: BTreeMap<Place, (u64, Instant)>,
     /// Those that may go, before the rest of the queue if they stand before it.
     returned: BTreeMap<Place, Instant>,
-    held: usize,
+    blocked_items: usize,
 }
 
 impl Aside {
     /// An item waits until its head is written.
     pub fn wait(&mut self, key: u64, place: Place, since: Instant) {
-        self.held += 1;
+        self.blocked_items += 1;
         self.waiting.entry(key).or_default().push((place, since));
     }
 
     /// An item waits until its head is opened.
     pub fn close(&mut self, key: u64, place: Place, since: Instant) {
-        self.held += 1;
+        self.blocked_items += 1;
         self.closed.insert(place, (key, since));
     }
 
     /// Those that wait for a head to be written may go.
     pub fn bring_back(&mut self, key: u64) {
         let items = self.waiting.remove(&key).unwrap_or_default();
-        self.held -= items.len();
+        self.blocked_items -= items.len();
         self.returned.extend(items);
     }
 
@@ -52,11 +52,11 @@ impl Aside {
 
     /// Those with a closed head may go.
     pub fn open(&mut self, key: u64) {
-        let (held, returned) = (&mut self.held, &mut self.returned);
+        let (blocked_items, returned) = (&mut self.blocked_items, &mut self.returned);
         self.closed.retain(|place, (head, since)| {
             let stays = *head != key;
             if !stays {
-                *held -= 1;
+                *blocked_items -= 1;
                 returned.insert(*place, *since);
             }
             stays
@@ -69,13 +69,13 @@ impl Aside {
     }
 
     /// How many may not go.
-    pub fn held(&self) -> usize {
-        self.held
+    pub fn blocked_items(&self) -> usize {
+        self.blocked_items
     }
 
     /// Whether there are none at all.
     pub fn is_empty(&self) -> bool {
-        self.held == 0 && self.returned.is_empty()
+        self.blocked_items == 0 && self.returned.is_empty()
     }
 
     /// The first of those that may go.
@@ -95,15 +95,15 @@ impl Aside {
 
     /// Takes one out, wherever it is; whether it was there.
     pub fn remove(&mut self, item: ItemIndex) -> bool {
-        let before = self.held + self.returned.len();
+        let before = self.blocked_items + self.returned.len();
         self.returned.retain(|(_, other), _| *other != item);
         self.closed.retain(|(_, other), _| *other != item);
         self.waiting.retain(|_, items| {
             items.retain(|((_, other), _)| *other != item);
             !items.is_empty()
         });
-        self.held = self.closed.len() + self.waiting.values().map(Vec::len).sum::<usize>();
-        self.held + self.returned.len() < before
+        self.blocked_items = self.closed.len() + self.waiting.values().map(Vec::len).sum::<usize>();
+        self.blocked_items + self.returned.len() < before
     }
 
     /// Takes all, in the order of submission.

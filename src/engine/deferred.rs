@@ -26,7 +26,7 @@ pub struct Deferred {
 
 impl Deferred {
     /// An item that was given back has its result, or goes on in another way.
-    pub fn settle(&mut self, item: &mut Item) {
+    pub fn resolve(&mut self, item: &mut Item) {
         if std::mem::take(&mut item.is_recalled) {
             self.recalled = self.recalled.saturating_sub(1);
         }

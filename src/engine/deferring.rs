@@ -28,7 +28,7 @@ impl Scheduler {
         let need = item.need;
         self.reconcile(index, Used::NotSent, Signal::None, now);
         if let Some(mut item) = self.items.remove(&index) {
-            self.deferred.settle(&mut item);
+            self.deferred.resolve(&mut item);
             item.worker.into_iter().for_each(|worker| self.workers.release(worker));
         }
         if is_reserved {

@@ -129,7 +129,7 @@ impl Scheduler {
             return Verdict::Rejected(Rejection::ItemDeadline);
         }
         item.deadline = None;
-        self.deferred.settle(item);
+        self.deferred.resolve(item);
         if !keeps_worker && let Some(worker) = item.worker.take() {
             self.workers.release(worker);
         }

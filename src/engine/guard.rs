@@ -152,7 +152,7 @@ impl Budget {
     }
 
     /// Whether anything is capped.
-    pub fn is_on(&self) -> bool {
+    pub fn has_caps(&self) -> bool {
         self.caps != Caps::default() || self.allowance.is_some()
     }
 
@@ -190,7 +190,7 @@ impl Budget {
 
     /// The attempt is not made after all.
     pub fn cancel(&mut self, reserved: Spending) {
-        if self.is_on() {
+        if self.has_caps() {
             self.reserved.tokens = (self.reserved.tokens - reserved.tokens).max(0.0);
             self.reserved.cost = (self.reserved.cost - reserved.cost).max(0.0);
         }
@@ -291,7 +291,7 @@ mod tests {
     fn an_allowance_is_waited_for_until_it_is_final() {
         let mut budget = Budget::default();
         budget.allow(Allowance { cost: 1.0, is_final: false });
-        assert!(budget.is_on());
+        assert!(budget.has_caps());
         assert_eq!(budget.reserve(most(1.0, 0.8)), Affordable::Yes);
         budget.reconcile(most(1.0, 0.8), Used::Unknown, Some(PRICE));
         assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Later, "though nothing is in flight");

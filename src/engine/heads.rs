@@ -214,7 +214,7 @@ impl Entries {
     }
 
     /// The reply to a request has begun. Whether that is news to those who wait.
-    pub fn begun(&mut self, who: Who, key: u64, now: Instant) -> bool {
+    pub fn first_byte(&mut self, who: Who, key: u64, now: Instant) -> bool {
         match self.known.get(&key) {
             Some(entry) if entry.head.readable == Readable::AtFirstByte => self.ended(who, key, Ended::Read, now),
             _ => false,
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(entries.started(who(0), head(Readable::AtFirstByte), now), Found::Nothing);
         assert_eq!(entries.turn(7, 399, now), Turn::Wait(now + UNKNOWN_PATIENCE));
         assert_eq!(entries.turn(8, 399, now), Turn::Lead, "another head has nothing to do with it");
-        assert!(entries.begun(who(0), 7, now + SECOND));
+        assert!(entries.first_byte(who(0), 7, now + SECOND));
         assert_eq!(entries.turn(7, 399, now + SECOND), Turn::Go);
         assert!(!entries.ended(who(0), 7, Ended::Failed, now + SECOND * 9), "it was written all the same");
         assert_eq!(entries.warmth(7, now + SECOND * 9), Warmth::Warm);
@@ -297,7 +297,7 @@ mod tests {
     fn a_reply_that_begins_says_nothing_where_the_entry_can_be_read_at_its_end() {
         let (mut entries, now) = (Entries::default(), Instant::now());
         entries.started(who(0), head(Readable::AtEnd), now);
-        assert!(!entries.begun(who(0), 7, now + SECOND));
+        assert!(!entries.first_byte(who(0), 7, now + SECOND));
         assert_eq!(entries.warmth(7, now + SECOND), Warmth::Warming);
         assert!(entries.ended(who(0), 7, Ended::Read, now + SECOND * 2));
         assert_eq!(entries.warmth(7, now + SECOND * 2), Warmth::Warm);
@@ -307,7 +307,7 @@ mod tests {
     fn an_entry_lives_from_its_last_use() {
         let (mut entries, now) = (Entries::default(), Instant::now());
         entries.started(who(0), head(Readable::AtFirstByte), now);
-        entries.begun(who(0), 7, now + SECOND * 20);
+        entries.first_byte(who(0), 7, now + SECOND * 20);
         assert_eq!(entries.warmth(7, now + SECOND * 290), Warmth::Warm);
         assert_eq!(entries.turn(7, 9, now + SECOND * 291), Turn::Lead, "from the start of the request");
         assert_eq!(entries.started(who(1), head(Readable::AtFirstByte), now + SECOND * 200), Found::Entry);

@@ -92,7 +92,7 @@ impl Provider {
         Ok(self.latency * spread * queued)
     }
 
-    pub fn told(&mut self, now: Instant) -> Vec<ReportedLimit> {
+    pub fn reported(&mut self, now: Instant) -> Vec<ReportedLimit> {
         let (Some(requests), Some(tokens), true) = (&mut self.requests, &mut self.tokens, self.headers) else {
             return Vec::new();
         };
@@ -130,7 +130,7 @@ pub enum Event {
 pub struct Log {
     pub starts: Vec<(f64, ItemIndex)>,
     pub passed: Vec<f64>,
-    pub refused: Vec<f64>,
+    pub rejected: Vec<f64>,
     /// Tokens that the provider charged.
     pub tokens: Vec<(f64, f64)>,
     pub refusals: Vec<Rejection>,
@@ -146,8 +146,8 @@ impl Log {
         Self::count(&self.passed, from, to)
     }
 
-    pub fn refused(&self, from: f64, to: f64) -> f64 {
-        Self::count(&self.refused, from, to)
+    pub fn rejected(&self, from: f64, to: f64) -> f64 {
+        Self::count(&self.rejected, from, to)
     }
 }
 
@@ -158,7 +158,7 @@ pub struct World {
     pub provider: Provider,
     pub events: BinaryHeap<Reverse<(Instant, u64)>>,
     pub what: Vec<Event>,
-    pub told: rustc_hash::FxHashMap<ItemIndex, Vec<ReportedLimit>>,
+    pub reported: rustc_hash::FxHashMap<ItemIndex, Vec<ReportedLimit>>,
     pub log: Log,
     pub drained: bool,
     /// Input tokens as estimated and as they are, and output tokens, of an item.
@@ -182,7 +182,7 @@ impl World {
             provider: provider(now),
             events: BinaryHeap::new(),
             what: Vec::new(),
-            told: rustc_hash::FxHashMap::default(),
+            reported: rustc_hash::FxHashMap::default(),
             log: Log::default(),
             drained: false,
             sizes: |_| (100.0, 100.0, 100.0),
@@ -296,8 +296,8 @@ impl World {
             Event::Arrive { item } => {
                 let (_, input, output) = (self.sizes)(item);
                 let outcome = self.provider.arrive(input + output, self.now);
-                let told = self.provider.told(self.now);
-                self.told.insert(item, told);
+                let reported = self.provider.reported(self.now);
+                self.reported.insert(item, reported);
                 match outcome {
                     Ok(latency) => {
                         self.log.tokens.push((self.elapsed(), input + output));
@@ -309,8 +309,8 @@ impl World {
             }
             Event::Written { item } => self.end(item, self.report(item)),
             Event::Reply { item, outcome } => {
-                let told = self.told.remove(&item).unwrap_or_default();
-                self.scheduler.observe(item, &told, self.now);
+                let reported = self.reported.remove(&item).unwrap_or_default();
+                self.scheduler.observe(item, &reported, self.now);
                 match outcome {
                     Ok(()) => {
                         self.provider.in_work -= 1;
@@ -323,7 +323,7 @@ impl World {
                         }
                     }
                     Err(failure) => {
-                        self.log.refused.push(self.elapsed());
+                        self.log.rejected.push(self.elapsed());
                         let verdict = self.scheduler.failed(item, failure, Sign::Nothing, 1, None, self.now);
                         match verdict {
                             Verdict::Retry => {}

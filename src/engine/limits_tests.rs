@@ -30,8 +30,8 @@ fn configured_limits_are_used_to_the_last_and_never_exceeded() {
         let of_tokens: f64 =
             log.tokens.iter().filter(|(at, _)| (30.0..630.0).contains(at)).map(|(_, tokens)| tokens).sum();
         let share = used.max(of_tokens / (10.0 * tokens));
-        println!("{name}: {:.1}% used, {} refused", 100.0 * share, log.refused.len());
-        assert_eq!(log.refused.len(), 0, "{name}");
+        println!("{name}: {:.1}% used, {} refused", 100.0 * share, log.rejected.len());
+        assert_eq!(log.rejected.len(), 0, "{name}");
         assert!(share >= 0.97, "{name}: {share}");
     }
 }
@@ -50,9 +50,9 @@ fn limits_are_found_from_headers() {
     let log = &world.log;
     let of_tokens: f64 = log.tokens.iter().filter(|(at, _)| (60.0..660.0).contains(at)).map(|(_, t)| t).sum();
     let share = (log.passed(60.0, 660.0) / 30_000.0).max(of_tokens / 15_000_000.0);
-    let refused = log.refused.len() as f64 / log.starts.len() as f64;
-    println!("headers: {:.1}% used after a minute, {:.3}% refused", 100.0 * share, 100.0 * refused);
-    assert!(share >= 0.9 && refused < 0.01, "{share} {refused}");
+    let rejected = log.rejected.len() as f64 / log.starts.len() as f64;
+    println!("headers: {:.1}% used after a minute, {:.3}% refused", 100.0 * share, 100.0 * rejected);
+    assert!(share >= 0.9 && rejected < 0.01, "{share} {rejected}");
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn limits_are_found_by_adapting() {
         world.play_until(660.0);
         let log = &world.log;
         let share = log.passed(60.0, 660.0) / (10.0 * requests);
-        let after = log.refused(60.0, 660.0) / log.passed(60.0, 660.0);
-        let whole = log.refused.len() as f64 / log.starts.len() as f64;
+        let after = log.rejected(60.0, 660.0) / log.passed(60.0, 660.0);
+        let whole = log.rejected.len() as f64 / log.starts.len() as f64;
         let scope = world.scheduler.scopes().next().unwrap();
         println!(
             "adapting to {requests} rpm, burst {burst} s, retry-after {retry_after}: {:.1}% used after a minute, \
@@ -110,7 +110,7 @@ fn twenty_who_are_told_to_wait_come_back_late_and_apart() {
         });
         world.scheduler.accept(0, 0, 20, Instant::now());
         world.play_until(200.0);
-        let first = world.log.refused.iter().copied().fold(f64::INFINITY, f64::min);
+        let first = world.log.rejected.iter().copied().fold(f64::INFINITY, f64::min);
         let mut again: Vec<f64> = world.log.starts.iter().map(|(at, _)| *at).filter(|at| *at > 1.0).collect();
         again.sort_by(f64::total_cmp);
         assert!(again.len() >= 20 && again[0] >= first + 29.9, "{again:?}");
@@ -140,8 +140,8 @@ fn a_rate_that_is_halved_and_doubled_is_followed() {
     world.provider.set_requests(6000.0, 2.0, now);
     world.play_until(360.0);
     let log = &world.log;
-    let storm = log.refused(120.0, 140.0) / (log.passed(120.0, 140.0) + log.refused(120.0, 140.0));
-    let later = log.refused(140.0, 240.0) / log.passed(140.0, 240.0);
+    let storm = log.rejected(120.0, 140.0) / (log.passed(120.0, 140.0) + log.rejected(120.0, 140.0));
+    let later = log.rejected(140.0, 240.0) / log.passed(140.0, 240.0);
     let down = log.passed(140.0, 240.0) / 100.0 / 50.0;
     let up = reached(log, 240.0, 100.0, 0.9);
     println!(
@@ -166,9 +166,9 @@ fn a_capacity_that_is_halved_and_doubled_is_followed() {
     world.provider.capacity = Some(200);
     world.play_until(360.0);
     let log = &world.log;
-    let before = log.refused(60.0, 120.0) / log.passed(60.0, 120.0);
-    let storm = log.refused(120.0, 140.0) / (log.passed(120.0, 140.0) + log.refused(120.0, 140.0));
-    let later = log.refused(140.0, 240.0) / log.passed(140.0, 240.0);
+    let before = log.rejected(60.0, 120.0) / log.passed(60.0, 120.0);
+    let storm = log.rejected(120.0, 140.0) / (log.passed(120.0, 140.0) + log.rejected(120.0, 140.0));
+    let later = log.rejected(140.0, 240.0) / log.passed(140.0, 240.0);
     let down = log.passed(140.0, 240.0) / 100.0;
     let up = reached(log, 240.0, rate, 0.9);
     println!(

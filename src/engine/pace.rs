@@ -78,10 +78,10 @@ impl Pace {
     }
 
     /// One that others have found.
-    pub fn told(pace: f64, now: Instant) -> Self {
-        let mut told = Self::new(pace, true, now);
-        told.curve.return_now();
-        told
+    pub fn reported(pace: f64, now: Instant) -> Self {
+        let mut reported = Self::new(pace, true, now);
+        reported.curve.return_now();
+        reported
     }
 
     /// Becomes so many times as much, because more or less of the group's pace is ours.

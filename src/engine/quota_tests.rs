@@ -76,7 +76,7 @@ fn an_item_larger_than_a_limit_is_told_so_at_once() {
     assert!(quota.fits(Estimate { input: 500.0, output: 500.0, ..Estimate::default() }).is_ok());
 }
 
-fn told(limit: f64, remaining: f64, reset: f64) -> ReportedLimit {
+fn reported(limit: f64, remaining: f64, reset: f64) -> ReportedLimit {
     ReportedLimit {
         measure: Measure::Requests,
         limit: Some(limit),
@@ -94,16 +94,16 @@ fn a_limit_is_learned_from_a_reply() {
     // Two more were sent before the reply came.
     quota.take(SMALL, now);
     quota.take(SMALL, now);
-    quota.observe(&told(600.0, 50.0, 0.1), &ticket, now);
+    quota.observe(&reported(600.0, 50.0, 0.1), &ticket, now);
     // Less a little for those that overtake each other.
     assert!((level(&mut quota, Measure::Requests, now) - 46.0).abs() < 1e-9);
     // A later reply to an earlier request says nothing new.
     let early = Ticket { at: now - MINUTE, ..ticket };
-    quota.observe(&told(600.0, 3.0, 0.1), &early, now);
+    quota.observe(&reported(600.0, 3.0, 0.1), &early, now);
     assert!((level(&mut quota, Measure::Requests, now) - 46.0).abs() < 1e-9);
     // The provider cuts the limit: the bucket shrinks with it.
     let ticket = quota.take(SMALL, now);
-    quota.observe(&told(60.0, 30.0, 30.0), &ticket, now);
+    quota.observe(&reported(60.0, 30.0, 30.0), &ticket, now);
     assert!((level(&mut quota, Measure::Requests, now) - 10.0).abs() < 1e-9);
 }
 
@@ -112,7 +112,7 @@ fn a_users_limit_only_gets_tighter() {
     let now = Instant::now();
     let mut quota = quota(&[limit(Measure::Requests, 600.0)], now);
     let ticket = quota.take(SMALL, now);
-    let without_limit = |remaining| ReportedLimit { limit: None, ..told(0.0, remaining, 1.0) };
+    let without_limit = |remaining| ReportedLimit { limit: None, ..reported(0.0, remaining, 1.0) };
     quota.observe(&without_limit(5000.0), &ticket, now);
     assert!((level(&mut quota, Measure::Requests, now) - 99.0).abs() < 1e-9);
     quota.observe(&without_limit(5.0), &ticket, now);
@@ -124,12 +124,12 @@ fn a_limit_for_a_known_time_is_one_for_that_time() {
     let now = Instant::now();
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
-    quota.observe(&ReportedLimit { per: Some(1.0), ..told(10.0, 10.0, 1.0) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(1.0), ..reported(10.0, 10.0, 1.0) }, &ticket, now);
     assert_eq!(quota.known(), KnownLimits::PerSecond(10.0));
     // No more than a second's worth is ever saved.
     let later = now + MINUTE;
     assert!((level(&mut quota, Measure::Requests, later) - 10.0).abs() < 1e-9);
-    quota.observe(&ReportedLimit { per: Some(86_400.0), ..told(1000.0, 999.0, 86.4) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(86_400.0), ..reported(1000.0, 999.0, 86.4) }, &ticket, now);
     let windows: Vec<u64> = quota.levels(now).iter().map(|(limit, ..)| limit.per.as_secs()).collect();
     assert_eq!(windows, [1, 86_400]);
 }
@@ -165,7 +165,7 @@ fn fixed_windows(quota: &mut Quota, amount: f64, per: f64, whole_seconds: bool) 
         let reset = (present + 1) as f64 * per - at;
         let reset = if whole_seconds { reset.ceil() } else { reset };
         now += way;
-        quota.observe(&told(amount, left, reset), &ticket, now);
+        quota.observe(&reported(amount, left, reset), &ticket, now);
         quota.reconcile(&ticket, used, now);
     }
     (passed, refused)
@@ -196,7 +196,7 @@ fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
     let now = Instant::now();
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
-    quota.observe(&told(1.0, 0.0, 0.5), &ticket, now);
+    quota.observe(&reported(1.0, 0.0, 0.5), &ticket, now);
     quota.reconcile(&ticket, Used::Rejected, now);
     let short = quota.ready(SMALL, now).unwrap_err();
     assert_eq!(short.until, now + Duration::from_millis(500));
@@ -204,11 +204,11 @@ fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
     // A quota of five that comes back within a second is none of five a minute.
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
-    quota.observe(&told(5.0, 0.0, 1.0), &ticket, now);
+    quota.observe(&reported(5.0, 0.0, 1.0), &ticket, now);
     assert_eq!(quota.known(), KnownLimits::Something);
     // The same with the rest of a day.
     let ticket = quota.take(SMALL, now);
-    quota.observe(&ReportedLimit { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(86_400.0), ..reported(100.0, 0.0, 1800.0) }, &ticket, now);
     let short = quota.ready(SMALL, now).unwrap_err();
     assert_eq!(short.until, now + MINUTE * 30);
     assert!(quota.ready(SMALL, short.until).is_ok());
@@ -232,7 +232,7 @@ fn a_bucket_of_a_minute_is_not_taken_for_less() {
                 }
                 let level = bucket.level(now);
                 let reset = round((amount - level) * 60.0 / amount);
-                quota.observe(&told(amount, level.floor(), reset), &ticket, now);
+                quota.observe(&reported(amount, level.floor(), reset), &ticket, now);
                 assert_eq!(quota.rows[0].limit.per, MINUTE, "{amount} a minute");
             }
         }
@@ -242,10 +242,10 @@ fn a_bucket_of_a_minute_is_not_taken_for_less() {
 #[test]
 fn a_days_limit_is_told_from_a_minutes() {
     let quota = Quota::default();
-    let window = |told: ReportedLimit| quota.window_of(&told).unwrap().as_secs();
-    assert_eq!(window(told(500.0, 499.0, 0.12)), 60);
-    assert_eq!(window(told(14_400.0, 14_370.0, 179.56)), 86_400);
-    assert_eq!(window(told(4000.0, 3999.0, 1.0)), 60);
-    assert_eq!(window(told(1000.0, 500.0, 1800.0)), 3600);
-    assert_eq!(window(told(60.0, 60.0, 3600.0)), 60);
+    let window = |reported: ReportedLimit| quota.window_of(&reported).unwrap().as_secs();
+    assert_eq!(window(reported(500.0, 499.0, 0.12)), 60);
+    assert_eq!(window(reported(14_400.0, 14_370.0, 179.56)), 86_400);
+    assert_eq!(window(reported(4000.0, 3999.0, 1.0)), 60);
+    assert_eq!(window(reported(1000.0, 500.0, 1800.0)), 3600);
+    assert_eq!(window(reported(60.0, 60.0, 3600.0)), 60);
 }

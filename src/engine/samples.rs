@@ -30,14 +30,14 @@ pub struct Sample {
 /// Every so many items one, the more items there are the fewer.
 #[derive(Debug)]
 pub struct Samples {
-    kept: Vec<Sample>,
+    stored: Vec<Sample>,
     every: u64,
     done: u64,
 }
 
 impl Default for Samples {
     fn default() -> Self {
-        Self { kept: Vec::new(), every: 1, done: 0 }
+        Self { stored: Vec::new(), every: 1, done: 0 }
     }
 }
 
@@ -48,21 +48,21 @@ impl Samples {
         if !self.done.is_multiple_of(self.every) {
             return false;
         }
-        if self.kept.len() == MOST {
+        if self.stored.len() == MOST {
             self.every *= 2;
-            self.kept.retain(|kept| kept.done.is_multiple_of(self.every));
+            self.stored.retain(|stored| stored.done.is_multiple_of(self.every));
         }
         self.done.is_multiple_of(self.every)
     }
 
     /// Keeps the item that was counted last.
     pub fn keep(&mut self, sample: Sample) {
-        self.kept.push(sample);
+        self.stored.push(sample);
     }
 
     /// Those that are kept, in order.
-    pub fn kept(&self) -> &[Sample] {
-        &self.kept
+    pub fn stored(&self) -> &[Sample] {
+        &self.stored
     }
 
     /// How many items are done.
@@ -85,10 +85,10 @@ mod tests {
                 let (used, own) = (Usage::default(), Usage::default());
                 samples.keep(Sample { at, done: number, in_work: 0, used, spent: 0.0, took, own });
             }
-            let kept = samples.kept();
-            assert!(kept.len() <= MOST && kept.len() * 2 >= MOST.min(usize::try_from(number).unwrap()));
+            let stored = samples.stored();
+            assert!(stored.len() <= MOST && stored.len() * 2 >= MOST.min(usize::try_from(number).unwrap()));
         }
-        let gaps: Vec<u64> = samples.kept().windows(2).map(|pair| pair[1].done - pair[0].done).collect();
+        let gaps: Vec<u64> = samples.stored().windows(2).map(|pair| pair[1].done - pair[0].done).collect();
         assert!(gaps.iter().all(|gap| *gap == 64), "{gaps:?}");
         assert_eq!(samples.done(), 10_000);
     }

@@ -327,7 +327,7 @@ impl Scheduler {
             self.heads.forget(&(index..index + 1));
         }
         let Some(mut item) = self.items.remove(&index) else { return };
-        self.deferred.settle(&mut item);
+        self.deferred.resolve(&mut item);
         self.unwritten -= usize::from(item.is_unwritten);
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);

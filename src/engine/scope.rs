@@ -64,7 +64,7 @@ pub trait Seats: Send + Sync {
     fn reserve(&self, estimate: Estimate, now: Instant) -> Result<(), Blocked>;
 
     /// An attempt that was admitted has ended; if it has not claimed its seat, that is given back.
-    fn settle(&self, now: Instant);
+    fn attempt_ended(&self, now: Instant);
 
     /// Nobody wants a seat at the moment: others need not wait.
     fn rest(&self);
@@ -268,7 +268,7 @@ impl Scope {
 
     /// An attempt ended, or was not made.
     pub fn reconcile(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
-        self.settle(now);
+        self.attempt_ended(now);
         let mut state = self.state();
         state.quota.reconcile(ticket, used, now);
         match signal {
@@ -290,7 +290,7 @@ impl Scope {
 
     /// An attempt failed because the provider is away. `signal`: what else that says.
     pub fn lose(&self, ticket: &Ticket, used: Used, signal: Signal, lost: &Lost, now: Instant) -> Standing {
-        self.settle(now);
+        self.attempt_ended(now);
         let mut state = self.state();
         state.quota.reconcile(ticket, used, now);
         let was_quiet = !state.outages.is_suspected() && !state.outages.is_away();
@@ -315,9 +315,9 @@ impl Scope {
         standing
     }
 
-    fn settle(&self, now: Instant) {
+    fn attempt_ended(&self, now: Instant) {
         if let Some(seats) = &self.seats {
-            seats.settle(now);
+            seats.attempt_ended(now);
         }
     }
 

@@ -62,14 +62,14 @@ impl Scheduler {
             }
             if let Some(seats) = &queue.scope.seats {
                 let is_empty = queue.fresh.is_empty() && queue.ready.is_empty();
-                seats.idles(queue.member, is_empty && !self.workers.are_busy() && !self.budget.is_on());
+                seats.idles(queue.member, is_empty && !self.workers.are_busy() && !self.budget.has_caps());
             }
         }
-        let held = self.queues.iter().find_map(|queue| queue.blocked).map(|(_, bound)| bound);
-        let bound = match held {
+        let blocked_items = self.queues.iter().find_map(|queue| queue.blocked).map(|(_, bound)| bound);
+        let bound = match blocked_items {
             _ if out_of_workers && self.waits_for_store(true) => Bound::Store,
             _ if out_of_workers => Bound::Workers,
-            Some(held) => held,
+            Some(blocked_items) => blocked_items,
             None if self.waits_for_store(false) => Bound::Store,
             None if self.is_full => Bound::Consumer,
             None if self.awaits_caches() => Bound::PromptCache,
@@ -205,7 +205,7 @@ impl Scheduler {
 
     /// Whether what requests of a queue will use has to be known before they are sent.
     pub(super) fn is_estimated(&self, number: usize) -> bool {
-        self.queues[number].scope.counts_tokens() || self.budget.is_on()
+        self.queues[number].scope.counts_tokens() || self.budget.has_caps()
     }
 
     /// What is needed for what is expected; an error: more than there will ever be, or nobody knows.
@@ -231,7 +231,7 @@ impl Scheduler {
 
     /// Asks budget and scope for an attempt. `None`: it cannot start, and the queue knows why, or the run is over.
     fn admit(&mut self, number: usize, index: ItemIndex, need: &Need, now: Instant) -> Result<Option<Ticket>, Blocked> {
-        if self.budget.is_on() {
+        if self.budget.has_caps() {
             match self.budget.reserve(need.most) {
                 Affordable::Yes => {}
                 Affordable::Later => {
@@ -247,9 +247,9 @@ impl Scheduler {
         let queue = &self.queues[number];
         match queue.scope.admit(queue.member, need.estimate, now) {
             Ok(ticket) => Ok(Some(ticket)),
-            Err(held) => {
+            Err(blocked_items) => {
                 self.budget.cancel(need.most);
-                Err(held)
+                Err(blocked_items)
             }
         }
     }
@@ -280,7 +280,7 @@ impl Scheduler {
         item.ticket = Some(ticket);
         self.in_flight += 1;
         queue.served.start(now.saturating_duration_since(self.began));
-        item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
+        item.reserved = if self.budget.has_caps() { need.most } else { Spending::default() };
         let (attempt, at) = (item.attempt, now.saturating_duration_since(self.began).as_secs_f32());
         let leads = self.heads.are_known() && self.begin_head(number, index, first, now);
         self.commands.push_back(Command::Start { item: index, attempt, worker, waits, at, leads });
@@ -301,11 +301,12 @@ impl Scheduler {
         if !self.standstill.lasts(now) {
             return;
         }
-        let mut held = self.queues.iter().filter(|queue| queue.blocked.is_some_and(|(_, other)| other == bound));
-        let until = held.clone().filter_map(|queue| queue.blocked.and_then(|(until, _)| until)).min();
+        let mut blocked_items =
+            self.queues.iter().filter(|queue| queue.blocked.is_some_and(|(_, other)| other == bound));
+        let until = blocked_items.clone().filter_map(|queue| queue.blocked.and_then(|(until, _)| until)).min();
         let is_from_provider = match bound {
             // The user's own limits are no news to the user.
-            Bound::Quota(measure) => held.any(|queue| {
+            Bound::Quota(measure) => blocked_items.any(|queue| {
                 queue.scope.levels(now).iter().any(|(limit, learned, _)| *learned && limit.measure == measure)
             }),
             _ => true,

@@ -204,7 +204,7 @@ fn a_budget_can_be_taken_away_and_given() {
     budget.set_cost_cap(Some(2.0));
     assert_eq!(budget.reserve(most), guard::Affordable::Yes);
     budget.set_cost_cap(None);
-    assert!(!budget.is_on());
+    assert!(!budget.has_caps());
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_run_whose_workers_wait_for_the_store_says_so() {
     let bound = run.scheduler.bound().totals(run.at(6));
     let seconds = |wanted| bound.iter().find(|(bound, _)| *bound == wanted).map_or(0, |(_, time)| time.as_secs());
     assert_eq!((seconds(bound::Bound::Workers), seconds(bound::Bound::Store)), (3, 3), "{bound:?}");
-    assert_eq!(run.scheduler.samples().kept().len(), 2);
-    assert_eq!(run.scheduler.samples().kept()[1].took, Duration::from_secs(5));
+    assert_eq!(run.scheduler.samples().stored().len(), 2);
+    assert_eq!(run.scheduler.samples().stored()[1].took, Duration::from_secs(5));
     assert_eq!(run.scheduler.served(run.at(6)), [(4, Duration::from_secs(5))]);
 }

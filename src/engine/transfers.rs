@@ -51,7 +51,7 @@ impl Scheduler {
         }
         let from = std::mem::replace(&mut item.queue, to) as usize;
         item.deadline = None;
-        self.deferred.settle(item);
+        self.deferred.resolve(item);
         item.retry = Some(PendingRetry { failed_at: now, retry_at: now, after_pause: false });
         if let Some(worker) = item.worker.take() {
             self.workers.release(worker);

@@ -58,7 +58,7 @@ pub struct Heads {
     /// Whether any item ever had one.
     are_known: bool,
     of: FxHashMap<ItemIndex, ItemHead>,
-    known: FxHashMap<u64, Known>,
+    known: FxHashMap<u64, HeadState>,
     /// The first item of which nobody has told whether it has one.
     told: ItemIndex,
     /// The head that is to be opened whatever the others do.
@@ -80,7 +80,7 @@ struct ItemHead {
 }
 
 #[derive(Debug)]
-struct Known {
+struct HeadState {
     head: Head,
     /// Items that have not started.
     fresh: u64,
@@ -96,7 +96,7 @@ impl Heads {
         self.are_known = true;
         let found = has_started.then_some((Found::Unwritten, now));
         self.of.insert(item, ItemHead { key: head.key, found, is_changed: false });
-        let known = self.known.entry(head.key).or_insert(Known { head, fresh: 0, items: 0 });
+        let known = self.known.entry(head.key).or_insert(HeadState { head, fresh: 0, items: 0 });
         known.head = head;
         known.items += 1;
         known.fresh += u64::from(!has_started);
@@ -166,7 +166,7 @@ impl Scheduler {
     pub fn readable(&mut self, index: ItemIndex, now: Instant) {
         let Some((number, who, key)) = self.head_of(index) else { return };
         let scope = &self.queues[number].scope;
-        let is_news = scope.caches().begun(who, key, now);
+        let is_news = scope.caches().first_byte(who, key, now);
         if is_news {
             scope.caches_changed(who.0);
         }
@@ -184,7 +184,7 @@ impl Scheduler {
     }
 
     /// The number of what the request of an item was to begin with, as it was told; `base` of [`Head`].
-    pub fn told_head(&self, index: ItemIndex) -> Option<u64> {
+    pub fn reported_head(&self, index: ItemIndex) -> Option<u64> {
         let key = self.heads.of.get(&index)?.key;
         Some(self.heads.known.get(&key)?.head.base)
     }
@@ -267,7 +267,7 @@ impl Scheduler {
                 waits
             }
             Turn::Wait(until) => {
-                if fresh && queue.fresh.aside().is_some_and(|aside| aside.held() >= MOST_HELD) {
+                if fresh && queue.fresh.aside().is_some_and(|aside| aside.blocked_items() >= MOST_HELD) {
                     return self.hold_queue(number, index, now);
                 }
                 queue.unread_until = Some(queue.unread_until.map_or(until, |known| known.min(until)));
@@ -382,7 +382,7 @@ impl Scheduler {
     /// Whether anything waits for a prompt cache.
     pub(super) fn awaits_caches(&self) -> bool {
         let waits = |queue: &super::queue::Queue| {
-            !queue.unread.is_empty() || queue.fresh.aside().is_some_and(|aside| aside.held() > 0)
+            !queue.unread.is_empty() || queue.fresh.aside().is_some_and(|aside| aside.blocked_items() > 0)
         };
         self.heads.are_known && self.queues.iter().any(waits)
     }

@@ -353,7 +353,7 @@ fn requests_that_no_longer_begin_as_told_are_counted_apart() {
     let mut world = World::new(settings(4), Readable::AtEnd, one);
     world.changed = vec![0, 5];
     world.accept(0, 0, 20);
-    assert_eq!(world.scheduler.told_head(5), Some(7));
+    assert_eq!(world.scheduler.reported_head(5), Some(7));
     world.finish();
     let counts = world.scheduler.cache_counts();
     assert_eq!(counts.changed, 2);

@@ -12,7 +12,7 @@ use super::record::{Key, Reuse};
 
 /// A record that may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Known {
+pub struct Reusable {
     request: u64,
     id: u32,
     /// Of equal ones the last record first.
@@ -20,7 +20,7 @@ pub struct Known {
     reuse: Reuse,
 }
 
-impl Known {
+impl Reusable {
     /// Later records have higher places.
     pub fn new(key: Key, id: u32, place: u64, reuse: Reuse) -> Self {
         Self { request: key.prefix(), id, age: std::cmp::Reverse(place), reuse }
@@ -30,7 +30,7 @@ impl Known {
 /// Records that may be used again, by one run.
 #[derive(Debug)]
 pub struct Index {
-    known: Arc<Vec<Known>>,
+    known: Arc<Vec<Reusable>>,
     /// Those of this class and higher are used.
     least: Reuse,
     /// Places.
@@ -48,19 +48,19 @@ impl Default for Index {
 impl Index {
     /// Of records as `(key, item id, place)`; later ones have higher places.
     pub fn build(records: Vec<(Key, u32, u64)>) -> Self {
-        let known = records.into_iter().map(|(key, id, place)| Known::new(key, id, place, Reuse::Success));
-        let mut known: Vec<Known> = known.collect();
+        let known = records.into_iter().map(|(key, id, place)| Reusable::new(key, id, place, Reuse::Success));
+        let mut known: Vec<Reusable> = known.collect();
         known.sort_unstable();
         Self::shared(Arc::new(known), Reuse::Success)
     }
 
     /// Of records in order, which other runs use too; `least`: those of this class and higher.
-    pub fn shared(known: Arc<Vec<Known>>, least: Reuse) -> Self {
+    pub fn shared(known: Arc<Vec<Reusable>>, least: Reuse) -> Self {
         Self { known, least, taken: FxHashSet::default(), next: FxHashMap::default() }
     }
 
     /// Uses other records, of which those that were there before have the same places.
-    pub fn replace(&mut self, known: Arc<Vec<Known>>) {
+    pub fn replace(&mut self, known: Arc<Vec<Reusable>>) {
         if !Arc::ptr_eq(&self.known, &known) {
             self.known = known;
             self.next.clear();

@@ -35,19 +35,19 @@ impl Budget {
     }
 
     /// The part of one body.
-    pub fn begin(&self) -> Held<'_> {
-        Held { budget: self, bytes: 0, turn: None }
+    pub fn begin(&self) -> Reservation<'_> {
+        Reservation { budget: self, bytes: 0, turn: None }
     }
 }
 
 /// What one body takes; given back when it is dropped.
-pub struct Held<'a> {
+pub struct Reservation<'a> {
     budget: &'a Budget,
     bytes: usize,
     turn: Option<MutexGuard<'a, ()>>,
 }
 
-impl Held<'_> {
+impl Reservation<'_> {
     /// Takes more, and returns when the next part may be read.
     pub async fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -68,7 +68,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }

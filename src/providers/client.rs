@@ -382,7 +382,7 @@ impl Inner {
         match streams {
             None => {
                 let received = self.transport.post(body, key).await?;
-                streamed::fold_unasked(&*self.dialect, &self.options.model, received)
+                streamed::fold_unrequested(&*self.dialect, &self.options.model, received)
             }
             // In a box, for it takes more, and most requests are none of these.
             Some(streams) => Box::pin(self.streamed(body, key, streams, listener)).await,

@@ -94,21 +94,21 @@ mod tests {
         Some((path, serde_json::from_slice(&counting.body).unwrap(), counting.field))
     }
 
-    fn asked(model: &str) -> Value {
+    fn options(model: &str) -> Value {
         json!({"model": model, "system_prompt": "s", "max_tokens": 9, "temperature": 0.5,
             "tools": [{"name": "f", "description": "d", "parameters": {"type": "object"}}]})
     }
 
     #[test]
     fn anthropic_counts_what_a_message_would_have() {
-        let (path, body, field) = counting("anthropic", Api::Usual, asked("claude-x")).unwrap();
+        let (path, body, field) = counting("anthropic", Api::Usual, options("claude-x")).unwrap();
         assert_eq!((path.as_str(), field), ("v1/messages/count_tokens", "input_tokens"));
         assert_eq!(
             body,
             json!({"model": "claude-x", "tools": [{"name": "f", "description": "d", "input_schema":
                 {"type": "object"}}], "system": "s", "messages": [{"role": "user", "content": "Hi"}]})
         );
-        let (path, body, _) = counting("vertex", Api::Usual, asked("claude-x@1")).unwrap();
+        let (path, body, _) = counting("vertex", Api::Usual, options("claude-x@1")).unwrap();
         assert_eq!(path, "publishers/anthropic/models/count-tokens:rawPredict");
         assert_eq!((&body["model"], &body["anthropic_version"]), (&json!("claude-x@1"), &json!("vertex-2023-10-16")));
         assert!(body.get("max_tokens").is_none());
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn google_counts_a_whole_request() {
-        let (path, body, field) = counting("gemini", Api::Usual, asked("gemini-x")).unwrap();
+        let (path, body, field) = counting("gemini", Api::Usual, options("gemini-x")).unwrap();
         assert_eq!((path.as_str(), field), ("models/gemini-x:countTokens", "totalTokens"));
         let whole = &body["generateContentRequest"];
         assert_eq!(body.as_object().unwrap().len(), 1);
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(whole["systemInstruction"], json!({"parts": [{"text": "s"}]}));
         assert_eq!(whole["contents"], json!([{"role": "user", "parts": [{"text": "Hi"}]}]));
         assert_eq!(whole["tools"][0]["functionDeclarations"][0]["name"], "f");
-        let (path, body, _) = counting("vertex", Api::Usual, asked("gemini-x")).unwrap();
+        let (path, body, _) = counting("vertex", Api::Usual, options("gemini-x")).unwrap();
         assert_eq!(path, "publishers/google/models/gemini-x:countTokens");
         assert_eq!(body["systemInstruction"], json!({"parts": [{"text": "s"}]}));
         assert!(body.get("toolConfig").is_none() && body.get("tools").is_some());
@@ -132,17 +132,17 @@ mod tests {
 
     #[test]
     fn openai_counts_for_responses_only() {
-        let (path, body, field) = counting("openai", Api::Responses, asked("gpt-x")).unwrap();
+        let (path, body, field) = counting("openai", Api::Responses, options("gpt-x")).unwrap();
         assert_eq!((path.as_str(), field), ("responses/input_tokens", "input_tokens"));
         assert_eq!((&body["input"], &body["instructions"]), (&json!("Hi"), &json!("s")));
         assert!(body.get("store").is_none() && body.get("max_output_tokens").is_none());
-        assert!(counting("openai", Api::Usual, asked("gpt-x")).is_none());
-        assert!(counting("groq", Api::Usual, asked("m")).is_none());
+        assert!(counting("openai", Api::Usual, options("gpt-x")).is_none());
+        assert!(counting("groq", Api::Usual, options("m")).is_none());
     }
 
     #[test]
     fn vllm_counts_beside_its_version() {
-        let options = testing::options(asked("owner/m"));
+        let options = testing::options(options("owner/m"));
         let dialect = row("vllm").unwrap().dialect(&options.model, Api::Usual);
         let counting = dialect.count(&options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap().unwrap();
         assert_eq!((counting.place, counting.field), (Place::Beside("tokenize".to_owned()), "count"));
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn bedrock_counts_either_kind_of_request() {
-        let (path, body, field) = counting("bedrock", Api::Usual, asked("amazon.nova-pro-v1:0")).unwrap();
+        let (path, body, field) = counting("bedrock", Api::Usual, options("amazon.nova-pro-v1:0")).unwrap();
         assert_eq!((path.as_str(), field), ("model/amazon.nova-pro-v1%3A0/count-tokens", "inputTokens"));
         let known: Vec<&String> = body["input"]["converse"].as_object().unwrap().keys().collect();
         assert_eq!(known, ["toolConfig", "system", "messages"]);
-        let (_, body, _) = counting("bedrock", Api::Usual, asked("anthropic.claude-x")).unwrap();
+        let (_, body, _) = counting("bedrock", Api::Usual, options("anthropic.claude-x")).unwrap();
         let coded = body["input"]["invokeModel"]["body"].as_str().unwrap();
         let whole: Value =
             serde_json::from_slice(&base64::Engine::decode(&base64::engine::general_purpose::STANDARD, coded).unwrap())

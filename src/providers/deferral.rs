@@ -35,7 +35,7 @@ pub trait Desk: Send + Sync + 'static {
     fn bring(&self, deferred: Deferred, outcome: Result<Reply, ProviderError>);
 
     /// An item was not answered, and has cost nothing: it is to be asked again.
-    fn ask_again(&self, deferred: Deferred);
+    fn retry_deferred(&self, deferred: Deferred);
 
     /// The run is over, and wants all items [back](Self::give_back).
     fn is_over(&self) -> Event<'_>;

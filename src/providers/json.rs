@@ -33,7 +33,7 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
         let text = decoded(body);
         let proper = relaxed(&text, Huge::Kept);
         let read = first_value(&proper).or_else(|_| first_value(&relaxed(&text, Huge::Null)));
-        read.or_else(|_| again(&text)).map_err(|_| error)
+        read.or_else(|_| by_tree(&text)).map_err(|_| error)
     })
 }
 
@@ -108,7 +108,7 @@ fn first_value<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> 
 }
 
 /// By way of a tree, in which the last of equal keys counts.
-fn again<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+fn by_tree<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let tree: Value = first_value(&relaxed(text, Huge::Marked))?;
     serde_json::from_slice(&numbers::with_digits(tree.to_string().into_bytes()))
 }

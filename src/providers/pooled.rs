@@ -20,7 +20,7 @@ pub mod prefix;
 pub mod queues;
 mod reasons;
 
-pub use reasons::Told;
+pub use reasons::ReportedFailure;
 use reasons::{ending_of, reason_of, used_of};
 
 /// How often it is looked whether a second request may be sent, at least.
@@ -60,12 +60,12 @@ struct Inner {
 }
 
 /// A place that is left whatever happens.
-struct Held<'a> {
+struct Permit<'a> {
     inner: &'a Inner,
     place: Option<Place>,
 }
 
-impl Drop for Held<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.inner.pool.ended(&place, &Report::of(Ending::Cancelled), Instant::now());
@@ -128,7 +128,7 @@ impl Inner {
                 Next::At(place) => place,
                 Next::Wait(until) => {
                     sleep_until(until).await;
-                    next = trial.again(&self.pool, Instant::now());
+                    next = trial.retry(&self.pool, Instant::now());
                     continue;
                 }
                 Next::Later | Next::Nowhere => {
@@ -230,7 +230,7 @@ impl Inner {
         let number = place.member;
         let member = &self.members[number];
         read_queues(&self.pool, |number| self.members[number].provider.queue(), Handle::try_current().ok().as_ref());
-        let mut held = Held { inner: self, place: Some(place) };
+        let mut held = Permit { inner: self, place: Some(place) };
         let mut outcome = member.provider.attempt(same(ask)).await;
         let (limits, account) = reported(&mut outcome);
         let ending = ending_of(&outcome);
@@ -263,13 +263,13 @@ pub fn read_queues(pool: &Arc<Pool>, queue_of: impl Fn(usize) -> Option<Reading>
     let asked = Instant::now();
     while let Some(number) = pool.queue_to_read(asked) {
         let (Some(reading), Some(runtime)) = (queue_of(number), runtime) else {
-            pool.told(number, Depth::Never, asked, asked);
+            pool.reported(number, Depth::Never, asked, asked);
             continue;
         };
         let pool = Arc::clone(pool);
         runtime.spawn(async move {
-            let told = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
-            pool.told(number, told, asked, Instant::now());
+            let reported = timeout(LONGEST_READING, reading).await.unwrap_or(Depth::Unknown);
+            pool.reported(number, reported, asked, Instant::now());
         });
     }
 }

@@ -53,7 +53,7 @@ struct Fleet {
     level: f64,
     filled: Instant,
     passed: Vec<f64>,
-    refused: Vec<f64>,
+    rejected: Vec<f64>,
 }
 
 impl Fleet {
@@ -84,7 +84,7 @@ impl Fleet {
             level: RATE * BURST,
             filled: now,
             passed: Vec::new(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
         };
         for worker in 0..items.len() {
             fleet.renew(worker, &Demand::default());
@@ -136,7 +136,7 @@ impl Fleet {
                     if passed {
                         self.passed.push(at)
                     } else {
-                        self.refused.push(at)
+                        self.rejected.push(at)
                     }
                     self.events.push(Reverse((now + LATENCY, Event::Answer { worker, item, passed })));
                 }
@@ -187,14 +187,14 @@ impl Fleet {
     }
 
     /// The share of requests that were refused from then on.
-    fn refused_after(&self, from: f64) -> f64 {
+    fn rejected_after(&self, from: f64) -> f64 {
         let count = |times: &[f64]| times.iter().filter(|at| **at >= from).count() as f64;
-        count(&self.refused) / (count(&self.passed) + count(&self.refused)).max(1.0)
+        count(&self.rejected) / (count(&self.passed) + count(&self.rejected)).max(1.0)
     }
 
     /// The most that was let through or refused in any second.
     fn most_in_a_second(&self, from: f64) -> usize {
-        let mut times: Vec<f64> = self.passed.iter().chain(&self.refused).copied().filter(|at| *at >= from).collect();
+        let mut times: Vec<f64> = self.passed.iter().chain(&self.rejected).copied().filter(|at| *at >= from).collect();
         times.sort_by(f64::total_cmp);
         let last = |first: usize| times.partition_point(|at| *at < times[first] + 1.0);
         (0..times.len()).map(|first| last(first) - first).max().unwrap_or_default()
@@ -207,8 +207,8 @@ fn a_limit_that_nobody_knows_is_found_together() {
         let mut fleet = Fleet::new(&items, &[]);
         fleet.play(300.0);
         let ideal = (12_000.0 - RATE * BURST) / RATE;
-        let (took, after) = (fleet.elapsed(), fleet.refused_after(FOUND));
-        println!("{name}: {took:.1} s of {ideal:.1} s, {} refused, {:.2} % later", fleet.refused.len(), 100.0 * after);
+        let (took, after) = (fleet.elapsed(), fleet.rejected_after(FOUND));
+        println!("{name}: {took:.1} s of {ideal:.1} s, {} refused, {:.2} % later", fleet.rejected.len(), 100.0 * after);
         assert!(fleet.workers.iter().all(|worker| worker.is_drained), "{name}");
         assert!(after <= 0.005, "{name}: {after}");
         assert!(took <= 1.2 * ideal, "{name}: {took}");
@@ -221,7 +221,7 @@ fn a_board_that_is_away_costs_nothing() {
         let mut fleet = Fleet::new(&[3000; 4], &limits);
         fleet.away = Some((15.0, 25.0));
         fleet.play(300.0);
-        let (took, after) = (fleet.elapsed(), fleet.refused_after(FOUND));
+        let (took, after) = (fleet.elapsed(), fleet.rejected_after(FOUND));
         let most = fleet.most_in_a_second(14.0);
         println!("known {}: {took:.1} s, {:.2} % refused, {most} in a second", !limits.is_empty(), 100.0 * after);
         assert!(fleet.workers.iter().all(|worker| worker.is_drained));

@@ -26,7 +26,7 @@ pub type Refusal = (u16, Value);
 
 /// An answer that was asked for with nothing but a body.
 #[derive(Debug)]
-pub struct Said {
+pub struct BatchAnswer {
     /// The question.
     pub question: Question,
     /// The reply, JSON text.
@@ -71,12 +71,12 @@ impl Model {
     ///
     /// # Errors
     /// What its vendor says of a request that cannot be answered.
-    pub fn answer(&self, dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> Result<Said, Refusal> {
+    pub fn answer(&self, dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> Result<BatchAnswer, Refusal> {
         let (question, _) = self.read(dialect, body, model)?;
         let (completions, vectors) = self.think(&question);
         let digest = question.digest(self.seed);
         let answer = Answer { question: &question, completions: &completions, vectors: &vectors, digest };
         let body = dialect.answer(&answer);
-        Ok(Said { body, output: output_tokens(&completions), question })
+        Ok(BatchAnswer { body, output: output_tokens(&completions), question })
     }
 }

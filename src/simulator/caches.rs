@@ -58,7 +58,7 @@ impl Caches {
         let mut ledger = self.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for cache in all.1.values() {
             if let Some((_, held)) = ledger.get_mut(short(&cache.model)) {
-                *held += held_by(cache, now);
+                *held += token_seconds(cache, now);
             }
         }
         ledger.values_mut().for_each(|(_, held)| *held *= scale / 3600.0);
@@ -74,7 +74,7 @@ impl Caches {
     fn bury(&self, cache: &Cache, now: Timestamp) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, held)) = past.get_mut(short(&cache.model)) {
-            *held += held_by(cache, now);
+            *held += token_seconds(cache, now);
         }
     }
 
@@ -188,7 +188,7 @@ fn short(model: &str) -> &str {
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn held_by(cache: &Cache, now: Timestamp) -> f64 {
+fn token_seconds(cache: &Cache, now: Timestamp) -> f64 {
     cache.tokens as f64 * cache.lived(now)
 }
 

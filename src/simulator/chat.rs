@@ -62,12 +62,12 @@ struct Message<'a> {
 
 /// Reads a question, or says what is wrong with it.
 fn question(body: &[u8]) -> Result<Question, Invalid> {
-    let asked: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let messages = asked.messages.ok_or("messages is missing")?;
+    let requested: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let messages = requested.messages.ok_or("messages is missing")?;
     if messages.is_empty() {
         return Err("messages is empty".into());
     }
-    let model = asked.model.ok_or("model is missing")?.into_owned();
+    let model = requested.model.ok_or("model is missing")?.into_owned();
     let mut question = Question { model, ..Question::default() };
     for (place, message) in messages.iter().enumerate() {
         match message.role.as_deref() {
@@ -82,7 +82,7 @@ fn question(body: &[u8]) -> Result<Question, Invalid> {
             words(&serde_json::from_str(content).map_err(problem)?, &mut question.words);
         }
     }
-    let format = asked.response_format.as_ref();
+    let format = requested.response_format.as_ref();
     match format.and_then(|format| format.get("type")).and_then(Value::as_str) {
         Some("json_schema") => {
             let schema = format.and_then(|format| format.pointer("/json_schema/schema"));
@@ -100,7 +100,7 @@ fn question(body: &[u8]) -> Result<Question, Invalid> {
         }
         _ => {}
     }
-    for (place, tool) in asked.tools.iter().flatten().enumerate() {
+    for (place, tool) in requested.tools.iter().flatten().enumerate() {
         let function = tool.get("function").ok_or("a tool needs function")?;
         let (name, parameters) =
             (text_field(function, "name")?, function.get("parameters").cloned().unwrap_or_default());
@@ -111,10 +111,10 @@ fn question(body: &[u8]) -> Result<Question, Invalid> {
         question.tools.push((name, parameters));
     }
     let is_off =
-        asked.thinking.as_ref().and_then(|thinking| thinking.get("type")).is_some_and(|kind| kind == "disabled");
+        requested.thinking.as_ref().and_then(|thinking| thinking.get("type")).is_some_and(|kind| kind == "disabled");
     let reasoning = Reasoning::of(&question.model).filter(|_| !is_off);
     question.thinks = reasoning.is_some();
-    question.one_call = asked.parallel_tool_calls == Some(false);
+    question.one_call = requested.parallel_tool_calls == Some(false);
     let has_tools =
         messages.iter().any(|message| message.tool_calls.is_some() || message.role.as_deref() == Some("tool"));
     if has_tools || (question.thinks && !question.tools.is_empty()) {
@@ -125,12 +125,12 @@ fn question(body: &[u8]) -> Result<Question, Invalid> {
             history::reasoning(&body, wanted)?;
         }
     }
-    question.forced_tool = forced(asked.tool_choice.as_ref(), "/function/name");
-    question.max_tokens = asked.max_completion_tokens.or(asked.max_tokens);
-    question.samples = asked.n.unwrap_or(1);
-    question.logprobs = asked.logprobs.unwrap_or_default();
-    if asked.stream == Some(true) {
-        let usage = asked.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
+    question.forced_tool = forced(requested.tool_choice.as_ref(), "/function/name");
+    question.max_tokens = requested.max_completion_tokens.or(requested.max_tokens);
+    question.samples = requested.n.unwrap_or(1);
+    question.logprobs = requested.logprobs.unwrap_or_default();
+    if requested.stream == Some(true) {
+        let usage = requested.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
         question.form = Form::Events { usage };
     }
     Ok(question)

@@ -78,7 +78,7 @@ impl Counts {
     }
 
     /// A question was let in; its answer is on the way.
-    pub fn asked(&mut self, question: &str) {
+    pub fn requested(&mut self, question: &str) {
         match self.questions.get_mut(question) {
             Some(count) => *count += 1,
             None => drop(self.questions.insert(question.to_owned(), 1)),

@@ -208,40 +208,40 @@ mod tests {
 
     #[test]
     fn the_same_question_gets_the_same_answer_and_another_seed_another() {
-        let asked = question("Say \"hello\"\nto me");
-        let first = asked.answer(0, &[]);
-        assert_eq!(first, asked.answer(0, &[]));
-        assert_ne!(first, asked.answer(1, &[]));
+        let requested = question("Say \"hello\"\nto me");
+        let first = requested.answer(0, &[]);
+        assert_eq!(first, requested.answer(0, &[]));
+        assert_ne!(first, requested.answer(1, &[]));
         assert!(first[0].text.starts_with("Simulated reply ") && first[0].text.ends_with(": to me"));
         let templates = [r#"{"said": "{excerpt}"}"#.to_owned()];
-        assert_eq!(asked.answer(0, &templates)[0].text, r#"{"said": "to me"}"#);
+        assert_eq!(requested.answer(0, &templates)[0].text, r#"{"said": "to me"}"#);
     }
 
     #[test]
     fn samples_lengths_and_tools_are_obeyed() {
-        let mut asked = Question { samples: 3, ..question("x") };
-        assert_eq!(asked.answer(0, &[]).len(), 3);
-        asked.max_tokens = Some(2);
-        assert_eq!((asked.answer(0, &[])[0].text.len(), asked.answer(0, &[])[0].truncated), (8, true));
+        let mut requested = Question { samples: 3, ..question("x") };
+        assert_eq!(requested.answer(0, &[]).len(), 3);
+        requested.max_tokens = Some(2);
+        assert_eq!((requested.answer(0, &[])[0].text.len(), requested.answer(0, &[])[0].truncated), (8, true));
         let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
-        asked.tools = vec![("weather".to_owned(), schema)];
-        assert_eq!(asked.answer(0, &[])[0].calls, []);
-        asked.forced_tool = Some(String::new());
-        let (name, arguments) = asked.answer(0, &[])[0].calls[0].clone();
+        requested.tools = vec![("weather".to_owned(), schema)];
+        assert_eq!(requested.answer(0, &[])[0].calls, []);
+        requested.forced_tool = Some(String::new());
+        let (name, arguments) = requested.answer(0, &[])[0].calls[0].clone();
         assert!(name == "weather" && arguments["city"].is_string());
-        asked.forced_tool = None;
-        asked.tools.push(("clock".to_owned(), json!({"type": "object"})));
-        asked.words = vec!["weather and clock".to_owned()];
-        assert_eq!(asked.answer(0, &[])[0].calls.len(), 2);
-        asked.one_call = true;
-        assert_eq!(asked.answer(0, &[])[0].calls.len(), 1);
+        requested.forced_tool = None;
+        requested.tools.push(("clock".to_owned(), json!({"type": "object"})));
+        requested.words = vec!["weather and clock".to_owned()];
+        assert_eq!(requested.answer(0, &[])[0].calls.len(), 2);
+        requested.one_call = true;
+        assert_eq!(requested.answer(0, &[])[0].calls.len(), 1);
     }
 
     #[test]
     fn vectors_are_of_length_one() {
-        let asked =
+        let requested =
             Question { texts: vec!["a".to_owned(), "b".to_owned()], dimensions: Some(8), ..Question::default() };
-        let vectors = asked.vectors(0);
+        let vectors = requested.vectors(0);
         assert_eq!(vectors.len(), 2);
         assert!((vectors[0].iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
         assert_ne!(vectors[0], vectors[1]);

@@ -402,7 +402,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     let last = question.words.last().or(question.texts.last()).filter(|_| behaviour.counts_questions);
     if let Some(last) = last {
-        shared.counts().asked(last);
+        shared.counts().requested(last);
     }
     if let Some(fault) = fault {
         let question = last.cloned().unwrap_or_default();

@@ -117,15 +117,15 @@ class FinishedRun:
             ControlError: If it has left nothing about that.
         """
         found: Any = self._last_words().get("explanation")
-        kept = self._over_time() if over_time or found is None else None
-        if found is None and kept is not None:
-            found = _of_killed(kept)
+        stored = self._over_time() if over_time or found is None else None
+        if found is None and stored is not None:
+            found = _of_killed(stored)
         if found is None:
             raise ControlError(
                 "store", "the run was killed early, or is older than this command: what limited it is not known"
             )
-        if over_time and kept is not None:
-            found = found | {"bound_over_time": {name: kept[name] for name in ("interval", "end", "seconds")}}
+        if over_time and stored is not None:
+            found = found | {"bound_over_time": {name: stored[name] for name in ("interval", "end", "seconds")}}
         explanation: Explanation = found
         return explanation
 
@@ -134,12 +134,12 @@ class FinishedRun:
         if self.entry.store is None:
             return None
         view = self._look()
-        kept = list(view.bound_over_time.values())
+        stored = list(view.bound_over_time.values())
         if not self.entry.id:
-            return kept[-1] if kept else None
+            return stored[-1] if stored else None
         for event in view.events:
             if event["type"] == "started" and event.get("run") == self.entry.id:
-                return next((one for one in kept if one.get("began_at") == event.get("began_at")), None)
+                return next((one for one in stored if one.get("began_at") == event.get("began_at")), None)
         return None
 
     def cost(self) -> Cost:
@@ -163,16 +163,16 @@ class FinishedRun:
 
     def tail(self, most: int, after: int = 0) -> Tail:
         """Return its last failures, from its store."""
-        kept: deque[Any] = deque(maxlen=most)
+        stored: deque[Any] = deque(maxlen=most)
         number = 0
         for number, result in enumerate(self._look().failures(), 1):
             if number > after:
                 error = " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT]
-                kept.append({
+                stored.append({
                     "number": number, "at": None, "id": result.item_id, "category": result.error_category,
                     "error": error, "attempts": result.attempts,
                 })  # fmt: skip
-        return {"failures": list(kept), "last": number}
+        return {"failures": list(stored), "last": number}
 
     def requeue(
         self,
@@ -233,14 +233,14 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def _of_killed(kept: dict[str, Any]) -> dict[str, Any] | None:
+def _of_killed(stored: dict[str, Any]) -> dict[str, Any] | None:
     """What limited a run that was killed, up to when it was written last; None: that was at once."""
-    sums = {name: sum(times) for name, times in kept["seconds"].items()}
+    sums = {name: sum(times) for name, times in stored["seconds"].items()}
     bound_by: dict[str, float] = {name: time for name, time in sums.items() if time > 0 and is_reason(name)}
-    if kept["end"] < kept["interval"] or not bound_by:
+    if stored["end"] < stored["interval"] or not bound_by:
         return None
-    found = explained(ProcessingStats(start_time=kept.get("began_at"), bound_by=bound_by))
-    found["text"] += f"\nThe run was killed; this is known of its first {kept['end']:.0f} s."
+    found = explained(ProcessingStats(start_time=stored.get("began_at"), bound_by=bound_by))
+    found["text"] += f"\nThe run was killed; this is known of its first {stored['end']:.0f} s."
     return found
 
 

@@ -123,7 +123,7 @@ class Job:
             )
 
     @property
-    def is_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether this process knows where the job is."""
         return self._board is not None or self._token in _members
 
@@ -188,10 +188,10 @@ class Job:
         return _stats_of(totals), int(totals.get("in_flight", 0))
 
     def _totals(self) -> Mapping[str, float]:
-        return self.member().report() if self.is_begun else {}
+        return self.member().report() if self.has_started else {}
 
     def _ended(self, totals: Mapping[str, float]) -> BatchTermination:
-        over = self.member().over if self.is_begun else None
+        over = self.member().over if self.has_started else None
         if over is None:
             if not totals.get(UNPAID):
                 return BatchTermination()

@@ -74,7 +74,7 @@ class Watch:
 
     def _stop(self, category: str) -> None:
         try:
-            if self._job.is_begun:
+            if self._job.has_started:
                 self._job._stop(category)
         except OSError as error:
             log_event(logging.WARNING, "job_board", "The job %s cannot be stopped: %s", self._job.name, error)

@@ -3,7 +3,7 @@
 Used by the modules of strategies, by runs, pipelines and stores.
 """
 
-from .arguments import MadeAgain, keeps_arguments
+from .arguments import Rebuildable, stores_arguments
 from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies, clean_up_quietly
 from .providers import (
     BATCH_PATHS,
@@ -46,7 +46,7 @@ __all__ = [
     "KnownStrategies",
     "KnownStrategy",
     "LLMCallStrategy",
-    "MadeAgain",
+    "Rebuildable",
     "RunStrategies",
     "add",
     "asks",
@@ -60,7 +60,6 @@ __all__ = [
     "holder",
     "is_model",
     "is_usage",
-    "keeps_arguments",
     "paid_now",
     "problem_of",
     "read_counts",
@@ -70,6 +69,7 @@ __all__ = [
     "shared_name_of",
     "simulated_url",
     "simulators",
+    "stores_arguments",
     "table",
     "usage_of_failure",
     "without_provider",

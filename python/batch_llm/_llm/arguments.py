@@ -22,7 +22,7 @@ else:
     from typing import ParamSpec
 
 P = ParamSpec("P")
-TMade = TypeVar("TMade", bound="MadeAgain")
+TMade = TypeVar("TMade", bound="Rebuildable")
 
 _SECRET_PLACES = ("base_url", "extra_headers", "extra_body")
 """Arguments that may contain a credential, beside ``api_key``."""
@@ -43,7 +43,7 @@ class _Origin:
     attributes: Mapping[str, Any]
 
 
-class MadeAgain:
+class Rebuildable:
     """Is pickled as the arguments of its constructor, and copied with what that has made."""
 
     _origin: _Origin
@@ -81,7 +81,7 @@ class MadeAgain:
         return {name: value for name, value in vars(self).items() if name not in made or made[name] is not value}
 
 
-def keeps_arguments(construct: Callable[Concatenate[TMade, P], None]) -> Callable[Concatenate[TMade, P], None]:
+def stores_arguments(construct: Callable[Concatenate[TMade, P], None]) -> Callable[Concatenate[TMade, P], None]:
     """Keep the arguments of a constructor for pickles, but no fixed key: the extension alone has that."""
     code: Any = getattr(construct, "__code__")  # noqa: B009 - callables need not have one, but functions do
     names = code.co_varnames[1 : code.co_argcount]

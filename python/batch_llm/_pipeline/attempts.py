@@ -16,7 +16,7 @@ from .._results import WorkItemResult
 from .._run import run_settings
 from .._types import RetryState
 from ..errors import LaneChange
-from .caches import HeldCaches
+from .caches import OpenCaches
 from .conversations import Conversations
 from .estimates import Limits
 from .events import Events
@@ -65,7 +65,7 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
-        self._caches = HeldCaches()
+        self._caches = OpenCaches()
         self._lane: Lane | None = None
         if plan.lane is not None and not config.dry_run:
             from .lanes import lane_for
@@ -168,7 +168,7 @@ class StrategyPipeline(Pipeline):
         known = self._known.get(strategy)
         if self._plain and known.prepared and not (known.is_native or self._limits.members.differ(strategy)):
             self._plain_attempts.remember(strategy, known.must_clean_up)
-            return self._plain_attempts.again(flight, strategy, known.must_clean_up)
+            return self._plain_attempts.retry(flight, strategy, known.must_clean_up)
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared and known.is_native):
             return self._attempt(flight, known)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .._core import NativeClient
 
 
-class HeldCaches:
+class OpenCaches:
     """The clients whose caches a run holds; those that no other run holds are deleted when it releases them."""
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class HeldCaches:
     def hold(self, client: NativeClient) -> None:
         """Hold the caches of a client until :meth:`release`."""
         if id(client) not in self._clients:
-            client.hold_caches()
+            client.open_caches()
             self._clients[id(client)] = client
 
     async def release(self) -> None:

@@ -349,7 +349,7 @@ class Pipeline:
         engine.record_reused(succeeded, len(reused) - succeeded)
         for result in results:
             if result.reused is None:
-                engine.record_refused(1, result._error_name or "unknown")
+                engine.record_rejected(1, result._error_name or "unknown")
                 self.run.counters.count_not_sent(result)
         self._report(results[-1].item_id, len(results))
 
@@ -364,7 +364,7 @@ class Pipeline:
             return
         for result in results:
             self.run.counters.count_not_sent(result)
-        self.run.engine.record_refused(len(results), results[0]._error_name or "unknown")
+        self.run.engine.record_rejected(len(results), results[0]._error_name or "unknown")
         self._report(results[-1].item_id, len(results))
 
     async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:

@@ -186,7 +186,7 @@ class Dispatch:
         elif code == message.AGAIN:
             deferred = self._run.deferred.take(item)
             if deferred is not None:
-                self._run.direct.begin_again(item, deferred)
+                self._run.direct.begin_deferred(item, deferred)
         elif code == message.BOARD:
             self._failures.board_changed(value)
         elif code == message.STANDSTILL:

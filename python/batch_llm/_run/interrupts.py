@@ -269,17 +269,17 @@ def last_interrupted() -> Any:
 
 
 def interruption(
-    partial: Any, kept: str, *, is_users_task: bool, on_its_way: BaseException | None = None
+    partial: Any, what: str, *, is_users_task: bool, on_its_way: BaseException | None = None
 ) -> BaseException:
     """Return the exception of an interrupted run.
 
     Args:
         partial: Its ``partial_result``.
-        kept: What that is, in words, with a verb.
+        what: What that is, in words, with a verb.
         is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
         on_its_way: One that was raised already for the same signal; it gets the message.
     """
-    text = interrupted(kept)
+    text = interrupted(what)
     if on_its_way is not None:
         error, on_its_way.args = on_its_way, (text,)
     elif is_users_task and is_in_background():
@@ -290,10 +290,10 @@ def interruption(
     return error
 
 
-def interrupted(kept: str) -> str:
+def interrupted(what: str) -> str:
     """The message for a run that was interrupted."""
     return (
-        f"the run was interrupted; {kept} in batch_llm.last_interrupted(), and in this exception's attribute {PARTIAL}"
+        f"the run was interrupted; {what} in batch_llm.last_interrupted(), and in this exception's attribute {PARTIAL}"
     )
 
 

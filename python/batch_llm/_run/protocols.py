@@ -357,7 +357,7 @@ class Engine(Protocol):
         """Count results for which no call was made."""
         ...
 
-    def record_refused(self, count: int, error: str, /) -> None:
+    def record_rejected(self, count: int, error: str, /) -> None:
         """Count items that never started."""
         ...
 

@@ -303,25 +303,25 @@ class LiveRun:
     def batch(self, results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
         """Return results as a batch, with the run's counters and termination."""
         return BatchResult(
-            self._settled(results),
+            self._merged(results),
             termination=self.termination,
             stats=self.stats,
             wall_time_seconds=self.seconds,
             prices=self._plan.config.guardrails.prices,
         )
 
-    def settle(self, results: list[Any]) -> None:
+    def set_indexes(self, results: list[Any]) -> None:
         """Give results of items that were sent once more the index of the first time."""
         if self.resent:
             for result in results:
                 while result.submission_index in self.resent:
                     result.submission_index = self.resent[result.submission_index]
 
-    def _settled(self, results: list[WorkItemResult[Any, Any]]) -> list[WorkItemResult[Any, Any]]:
+    def _merged(self, results: list[WorkItemResult[Any, Any]]) -> list[WorkItemResult[Any, Any]]:
         """Put results of items that were sent once more in the place of those that had failed."""
         if not self.resent:
             return results
-        self.settle(results)
+        self.set_indexes(results)
         # What came later counts.
         last = {result.submission_index: result for result in results}
         first = dict.fromkeys(result.submission_index for result in results)
@@ -379,7 +379,7 @@ class LiveRun:
         return self._plan.config.interrupt_grace_seconds
 
     @property
-    def is_on(self) -> bool:
+    def is_running(self) -> bool:
         """Whether there are items without a result, or there may be."""
         return self._stats is None
 

@@ -69,7 +69,7 @@ class Direct:
         self._run.waiting.later[index] = item
         return True
 
-    def begin_again(self, index: int, item: Any) -> None:
+    def begin_deferred(self, index: int, item: Any) -> None:
         """Start an item anew that was deferred: it was not answered, and has cost nothing."""
         self._run.waiting.later[index] = item
         if item.strategy is self._strategy and self._whole is not None:

@@ -99,7 +99,7 @@ def detach(arguments: list[str], name: str, *, as_json: bool) -> int:
             env={**os.environ, RUN_ID: entry.id},
             **apart,
         )
-    found = _begun(entry, process)
+    found = _started(entry, process)
     if found is None:
         click.echo(_end_of(entry.log), err=True, nl=False)
         return process.returncode
@@ -114,7 +114,7 @@ def detach(arguments: list[str], name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _begun(entry: Entry, process: subprocess.Popen[Any]) -> Entry | None:
+def _started(entry: Entry, process: subprocess.Popen[Any]) -> Entry | None:
     """Wait until a run has begun, or its input takes long to check; None: it could not begin."""
     end = time.monotonic() + BEGIN_SECONDS
     while True:

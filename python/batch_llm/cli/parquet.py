@@ -308,16 +308,16 @@ _PANDAS_TYPES = {
 }  # fmt: skip
 
 
-def _for_pandas(written: bytes, kept: list[str], ours: list[Any]) -> bytes:
+def _for_pandas(written: bytes, names: list[str], ours: list[Any]) -> bytes:
     """What pandas wants to know of a table, with our columns."""
     try:
         known = json.loads(written)
-        columns = [column for column in known["columns"] if column.get("field_name", column.get("name")) in kept]
+        columns = [column for column in known["columns"] if column.get("field_name", column.get("name")) in names]
     except (ValueError, KeyError, TypeError, AttributeError):
         return written
     for field in ours:
-        kind, held = _PANDAS_TYPES.get(str(field.type), ("object", "object"))
+        kind, numpy = _PANDAS_TYPES.get(str(field.type), ("object", "object"))
         columns.append(
-            {"name": field.name, "field_name": field.name, "pandas_type": kind, "numpy_type": held, "metadata": None}
+            {"name": field.name, "field_name": field.name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
         )
     return json.dumps({**known, "columns": columns}).encode()

@@ -72,11 +72,11 @@ impl Driver {
         if !error.is_retryable() || *failures >= TRIES {
             return Err(Stop::Failed(error));
         }
-        let asked = match &error {
+        let requested = match &error {
             ProviderError::Status { retry_after, .. } => retry_after.unwrap_or_default().min(LONGEST_WAIT),
             _ => 0.0,
         };
-        sleep((PAUSE * 2_u32.pow(*failures)).max(Duration::from_secs_f64(asked.max(0.0)))).await;
+        sleep((PAUSE * 2_u32.pow(*failures)).max(Duration::from_secs_f64(requested.max(0.0)))).await;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Route, State, Way};
-use crate::batches::lines::Told;
+use crate::batches::lines::LineOutcome;
 use crate::batches::shared::lock;
 use crate::batches::wire::Seen;
 use crate::journal::batches::News;
@@ -36,7 +36,7 @@ impl Route {
             }
             (entering, taken, open)
         };
-        self.tell_all(entering, || Told::Again).await;
+        self.tell_all(entering, || LineOutcome::Again).await;
         // Whoever waits for room in the provider's queue, or to be sent at all, looks again.
         self.ended.notify_waiters();
         self.changed.notify_waiters();
@@ -131,7 +131,7 @@ impl Route {
     }
 
     /// A chunk has come to its end.
-    pub(in crate::batches) fn settled(&self, chunk: i64) {
+    pub(in crate::batches) fn chunk_ended(&self, chunk: i64) {
         let mut state = lock(&self.state);
         state.forget(chunk);
         state.stalls.ended(chunk, self.now());

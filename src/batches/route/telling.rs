@@ -1,7 +1,7 @@
 //! How those who wait for lines are told what became of them. Part of the [`Route`].
 
 use super::{Route, TOGETHER};
-use crate::batches::lines::{Answered, Place, Told, Waiter};
+use crate::batches::lines::{Answered, LineOutcome, Place, Waiter};
 use crate::batches::shared::lock;
 use crate::journal::record::Key;
 use crate::providers::reply::Extra;
@@ -19,12 +19,12 @@ impl Route {
 
     /// Tells whoever waits for a line what became of it. A reply that nobody waits for stays in the ledger. Before some of
     /// these, [`has_room`](Self::has_room) is waited for.
-    pub(in crate::batches) fn tell(&self, key: Key, place: Place, told: Told) {
-        let is_reply = matches!(told, Told::Reply(..));
+    pub(in crate::batches) fn tell(&self, key: Key, place: Place, reported: LineOutcome) {
+        let is_reply = matches!(reported, LineOutcome::Reply(..));
         let mut state = lock(&self.state);
         if is_reply {
             state.again.remove(&key);
-        } else if matches!(told, Told::Again) {
+        } else if matches!(reported, LineOutcome::Again) {
             *state.again.entry(key).or_default() += 1;
         }
         let Some(waiter) = state.at(place) else { return };
@@ -37,33 +37,33 @@ impl Route {
         state.waiting -= 1;
         state.chunks.entry(place.0).and_modify(|chunk| chunk.waiting -= 1);
         drop(state);
-        if self.tell_one(waiting, told) && is_reply {
+        if self.tell_one(waiting, reported) && is_reply {
             self.give(place);
         }
     }
 
     /// Whether it was heard. Where whoever asked has gone, the reply waits for the next who does.
-    pub(super) fn tell_one(&self, waiter: Waiter, told: Told) -> bool {
+    pub(super) fn tell_one(&self, waiter: Waiter, reported: LineOutcome) -> bool {
         let (deferred, desk) = match (waiter, self.desk.get()) {
-            (Waiter::Attempt(tell), _) => return tell.send(told).is_ok(),
+            (Waiter::Attempt(tell), _) => return tell.send(reported).is_ok(),
             (Waiter::Item(deferred), Some(desk)) => (deferred, desk),
             _ => return false,
         };
-        match told {
-            Told::Reply(answered) => desk.bring(deferred, self.read(answered)),
-            Told::Failed(error) => desk.bring(deferred, Err(error)),
-            Told::Again => desk.ask_again(deferred),
-            Told::Detached => {}
+        match reported {
+            LineOutcome::Reply(answered) => desk.bring(deferred, self.read(answered)),
+            LineOutcome::Failed(error) => desk.bring(deferred, Err(error)),
+            LineOutcome::Again => desk.retry_deferred(deferred),
+            LineOutcome::Detached => {}
         }
         true
     }
 
-    pub(super) async fn tell_all(&self, waiting: Vec<Waiter>, told: impl Fn() -> Told + Send) {
+    pub(super) async fn tell_all(&self, waiting: Vec<Waiter>, reported: impl Fn() -> LineOutcome + Send) {
         let _turn = self.passing.lock().await;
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
             self.has_room().await;
-            waiting.by_ref().take(TOGETHER).for_each(|waiter| _ = self.tell_one(waiter, told()));
+            waiting.by_ref().take(TOGETHER).for_each(|waiter| _ = self.tell_one(waiter, reported()));
         }
     }
 
@@ -75,9 +75,9 @@ impl Route {
     }
 
     /// All who wait for lines of a chunk are told this.
-    pub(in crate::batches) async fn fail_all(&self, chunk: i64, told: impl Fn() -> Told + Send) {
+    pub(in crate::batches) async fn fail_all(&self, chunk: i64, reported: impl Fn() -> LineOutcome + Send) {
         let waiting = lock(&self.state).take_waiting(chunk);
-        self.tell_all(waiting, told).await;
+        self.tell_all(waiting, reported).await;
     }
 
     /// Reads the reply to a line.

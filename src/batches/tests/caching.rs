@@ -30,7 +30,7 @@ impl Chosen {
     /// Asks so many questions as the bridge does: those that are to go by themselves are asked again there. Returns how
     /// many went where.
     async fn ask(&self, prices: Option<Prices>, count: usize) -> (usize, usize) {
-        let costs = Known { is_cheaper: Some(true), prices };
+        let costs = KnownCosts { is_cheaper: Some(true), prices };
         let provider = self.lane.provider("openai", &self.client(), costs).unwrap();
         let auto = self.lane.auto().cloned().map(|auto| (auto, "m".to_owned()));
         let live = Marked { provider: self.client(), lane: "live", why: Some("cache".to_owned()), auto };
@@ -41,7 +41,7 @@ impl Chosen {
                     Err(ProviderError::Elsewhere("cache")) => live.attempt(ask(&text)).await,
                     other => other,
                 };
-                assert_eq!(said(outcome), Ok(text));
+                assert_eq!(outcome_of(outcome), Ok(text));
             }
         });
         futures_util::future::join_all(attempts).await;

@@ -23,12 +23,12 @@ async fn cut_before(request: usize) -> bool {
     lock(&scene.world).cut = Some(cut);
     let lane = scene.lane(3);
     let provider = scene.provider(&lane, "k").unwrap();
-    let asked = tokio::time::timeout(Duration::from_secs(7200), scene.ask(&provider, &FIVE)).await;
+    let requested = tokio::time::timeout(Duration::from_secs(7200), scene.ask(&provider, &FIVE)).await;
     lane.detach();
     drop((provider, lane));
     // What comes after the last reply, such as the deletion of files, nobody waits for.
     let was_cut = lock(&scene.world).cut.take().unwrap().has_happened;
-    assert_eq!(asked.is_err(), was_cut && !asked.as_ref().is_ok_and(|answers| *answers == all(&FIVE)));
+    assert_eq!(requested.is_err(), was_cut && !requested.as_ref().is_ok_and(|answers| *answers == all(&FIVE)));
     if was_cut {
         let ledger = Ledger::open(&kept, Format::Sqlite, &options()).unwrap();
         let settings = Settings { size: 3, probe: false, ..Settings::default() };

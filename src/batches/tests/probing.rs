@@ -3,7 +3,7 @@
 use super::*;
 
 /// Asks five questions, where requests by themselves have these statuses.
-async fn asked(live: &[u16]) -> (Scene, Vec<Result<String, u16>>) {
+async fn requested(live: &[u16]) -> (Scene, Vec<Result<String, u16>>) {
     let scene = Scene::new(&[]);
     lock(&scene.world).live = live.iter().copied().collect();
     let lane = scene.lane_with(Settings::default(), None);
@@ -16,7 +16,7 @@ async fn asked(live: &[u16]) -> (Scene, Vec<Result<String, u16>>) {
 
 #[tokio::test(start_paused = true)]
 async fn its_answer_is_that_of_its_question() {
-    let (scene, answers) = asked(&[200]).await;
+    let (scene, answers) = requested(&[200]).await;
     assert_eq!(answers, all(&FIVE));
     let world = lock(&scene.world);
     assert_eq!((world.sent.len(), world.paid.len(), world.creates), (1, 4, 1));
@@ -24,7 +24,7 @@ async fn its_answer_is_that_of_its_question() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_fails_before_anything_is_uploaded() {
-    let (scene, answers) = asked(&[400, 404, 400, 400, 400]).await;
+    let (scene, answers) = requested(&[400, 404, 400, 400, 400]).await;
     let refused = |answer: &Result<String, u16>| matches!(answer, Err(400 | 404));
     assert!(answers.iter().all(refused), "{answers:?}");
     let world = lock(&scene.world);
@@ -33,7 +33,7 @@ async fn what_is_refused_fails_before_anything_is_uploaded() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_refused_holds_up_only_the_next() {
-    let (scene, answers) = asked(&[400, 200]).await;
+    let (scene, answers) = requested(&[400, 200]).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
     let world = lock(&scene.world);
     assert_eq!((world.sent.len(), world.paid.len(), world.creates), (1, 3, 1));
@@ -41,14 +41,14 @@ async fn one_that_is_refused_holds_up_only_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_busy_holds_up_none() {
-    let (scene, answers) = asked(&[503]).await;
+    let (scene, answers) = requested(&[503]).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
     assert_eq!(lock(&scene.world).creates, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_batch_has_answered_is_not_tried_again() {
-    let (scene, _) = asked(&[200]).await;
+    let (scene, _) = requested(&[200]).await;
     let is_proven = {
         let ledger = Ledger::open(&scene.path(), Format::Sqlite, &options()).unwrap();
         let [chunk] = &ledger.chunks(true).unwrap()[..] else { panic!("one chunk") };

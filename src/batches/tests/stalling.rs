@@ -21,9 +21,9 @@ fn lane(scene: &Scene, deadline: Option<Duration>) -> Arc<Lane> {
 }
 
 /// Asks in the background: what came of it, and when.
-fn asked(provider: &InBatches, text: &'static str) -> tokio::task::JoinHandle<(Result<String, u16>, Duration)> {
+fn requested(provider: &InBatches, text: &'static str) -> tokio::task::JoinHandle<(Result<String, u16>, Duration)> {
     let (attempt, began) = (provider.attempt(ask(text)), tokio::time::Instant::now());
-    tokio::spawn(async move { (said(attempt.await), began.elapsed()) })
+    tokio::spawn(async move { (outcome_of(attempt.await), began.elapsed()) })
 }
 
 fn lasts(scene: &Scene, hours: u32) {
@@ -40,19 +40,19 @@ async fn no_other_is_made_until_one_ends() {
     let lane = lane(&scene, Some(12 * HOUR));
     let provider = scene.provider(&lane, "k").unwrap();
     lasts(&scene, 4);
-    let first = asked(&provider, "a");
+    let first = requested(&provider, "a");
     tokio::time::sleep(HOUR).await;
     // It takes no longer than others do.
-    let second = asked(&provider, "b");
+    let second = requested(&provider, "b");
     tokio::time::sleep(HOUR).await;
     assert_eq!((creates(&scene), lane.take_notes()), (2, Vec::new()));
-    let third = asked(&provider, "c");
+    let third = requested(&provider, "c");
     tokio::time::sleep(HOUR + HOUR / 2).await;
     assert_eq!(creates(&scene), 2);
     assert!(lane.take_notes()[0].contains("no other is created until one ends"));
     lasts(&scene, 1);
-    for (asked, text, hours) in [(first, "a", 4), (second, "b", 5), (third, "c", 4)] {
-        let (answer, after) = asked.await.unwrap();
+    for (requested, text, hours) in [(first, "a", 4), (second, "b", 5), (third, "c", 4)] {
+        let (answer, after) = requested.await.unwrap();
         assert_eq!(answer.as_deref(), Ok(text));
         assert!((hours - 1) * HOUR < after && after < hours * HOUR + HOUR / 4, "{text} {after:?}");
     }
@@ -66,9 +66,9 @@ async fn what_waits_for_that_is_sent_otherwise_at_the_last_moment() {
     let lane = lane(&scene, Some(12 * HOUR));
     let provider = scene.provider(&lane, "k").unwrap();
     lasts(&scene, 1000);
-    let first = asked(&provider, "a");
+    let first = requested(&provider, "a");
     tokio::time::sleep(3 * HOUR).await;
-    let second = asked(&provider, "b");
+    let second = requested(&provider, "b");
     // The second is in no batch, and the first one's is cancelled without an answer to it.
     let (outcome, after) = second.await.unwrap();
     assert_eq!((outcome, creates(&scene)), (Err(1), 1));
@@ -83,12 +83,12 @@ async fn without_a_deadline_others_are_made() {
     let lane = lane(&scene, None);
     let provider = scene.provider(&lane, "k").unwrap();
     lasts(&scene, 10);
-    let first = asked(&provider, "a");
+    let first = requested(&provider, "a");
     tokio::time::sleep(3 * HOUR).await;
-    let second = asked(&provider, "b");
+    let second = requested(&provider, "b");
     tokio::time::sleep(HOUR).await;
     assert_eq!(creates(&scene), 2);
-    for asked in [first, second] {
-        assert!(asked.await.unwrap().0.is_ok());
+    for requested in [first, second] {
+        assert!(requested.await.unwrap().0.is_ok());
     }
 }

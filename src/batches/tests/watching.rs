@@ -14,7 +14,7 @@ fn most_in_an_hour(looked: &[(Instant, String)], kind: impl Fn(&str) -> bool) ->
 }
 
 /// Asks so many questions, each in a batch of its own, which takes so long.
-async fn asked(questions: usize, lasts: Duration, unlisted: Vec<usize>) -> (Scene, Vec<(Instant, String)>) {
+async fn requested(questions: usize, lasts: Duration, unlisted: Vec<usize>) -> (Scene, Vec<(Instant, String)>) {
     let scene = Scene::new(&[]);
     {
         let mut world = lock(&scene.world);
@@ -31,7 +31,7 @@ async fn asked(questions: usize, lasts: Duration, unlisted: Vec<usize>) -> (Scen
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_looked_at_sixty_times_an_hour_at_most() {
-    let (_scene, looked) = asked(1, 5 * HOUR, Vec::new()).await;
+    let (_scene, looked) = requested(1, 5 * HOUR, Vec::new()).await;
     let most = most_in_an_hour(&looked, |_| true);
     assert!((40..=60).contains(&most), "{most}");
     assert!(looked.iter().all(|(_, what)| what == "batch_0"));
@@ -39,7 +39,7 @@ async fn a_batch_is_looked_at_sixty_times_an_hour_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn many_batches_are_looked_at_together() {
-    let (_scene, looked) = asked(50, 5 * HOUR, Vec::new()).await;
+    let (_scene, looked) = requested(50, 5 * HOUR, Vec::new()).await;
     let most = most_in_an_hour(&looked, |what| what == "list");
     assert!((40..=60).contains(&most), "{most}");
     // The first few may be looked at before there are many.
@@ -49,7 +49,7 @@ async fn many_batches_are_looked_at_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_no_list_shows_is_looked_at_by_itself() {
-    let (_scene, looked) = asked(50, 5 * HOUR, vec![7]).await;
+    let (_scene, looked) = requested(50, 5 * HOUR, vec![7]).await;
     assert!((40..=60).contains(&most_in_an_hour(&looked, |what| what == "list")));
     assert!((40..=60).contains(&most_in_an_hour(&looked, |what| what == "batch_7")));
     let others = looked.iter().filter(|(_, what)| what != "list" && what != "batch_7").count();

@@ -46,8 +46,8 @@ impl RunHandle {
         self.process.check()?;
         let provider = client.provider()?;
         let (item, attempt) = place;
-        let (told_head, is_awaited) = if self.has_heads.load(Ordering::Relaxed) {
-            self.tell(|scheduler, _| (scheduler.told_head(item), scheduler.awaits_beginning(item)))?
+        let (reported_head, is_awaited) = if self.has_heads.load(Ordering::Relaxed) {
+            self.tell(|scheduler, _| (scheduler.reported_head(item), scheduler.awaits_beginning(item)))?
         } else {
             (None, false)
         };
@@ -61,7 +61,7 @@ impl RunHandle {
             listener,
             ..Ask::new(prompt::read(given)?)
         };
-        if told_head.is_some_and(|base| !provider.begins_with(&ask, base)) {
+        if reported_head.is_some_and(|base| !provider.begins_with(&ask, base)) {
             self.tell(|scheduler, _| scheduler.head_changed(item))?;
         }
         let mailbox = Arc::clone(&self.mailbox);

@@ -39,8 +39,8 @@ impl Desk for Inner {
     fn has_room(&self) -> Event<'_> {
         Box::pin(async move {
             loop {
-                let mut told = std::pin::pin!(self.room.notified());
-                told.as_mut().enable();
+                let mut reported = std::pin::pin!(self.room.notified());
+                reported.as_mut().enable();
                 let Some(engine) = self.engine.get() else { return };
                 if self.is_closed.load(Ordering::Acquire) {
                     return;
@@ -49,7 +49,7 @@ impl Desk for Inner {
                 if engine.tell(|scheduler, _| scheduler.takes_back()).unwrap_or(true) {
                     return;
                 }
-                told.await;
+                reported.await;
             }
         })
     }
@@ -62,7 +62,7 @@ impl Desk for Inner {
         self.mailbox.post(Message::Answered { item: deferred.item, attempt: 1, outcome: Box::new(outcome) });
     }
 
-    fn ask_again(&self, deferred: Deferred) {
+    fn retry_deferred(&self, deferred: Deferred) {
         self.mailbox.post(Message::Again(deferred.item));
     }
 

@@ -62,7 +62,7 @@ impl World {
     }
 
     /// What the loop gets, in short.
-    fn told(&self) -> Vec<String> {
+    fn reported(&self) -> Vec<String> {
         std::iter::from_fn(|| self.mailbox.take())
             .map(|message| match message {
                 Message::Done(done) => format!("done {} {}", done.item, done.reply.choices()[0].text),
@@ -125,7 +125,7 @@ async fn staged_items_begin_and_end_without_the_loop() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!((world.processed(), world.dispatcher.in_flight()), (2, 1));
     tokio::time::sleep(Duration::from_millis(1000)).await;
-    assert_eq!(world.told(), ["done 0 a", "done 1 b", "done 2 c", "drained"]);
+    assert_eq!(world.reported(), ["done 0 a", "done 1 b", "done 2 c", "drained"]);
     let tokens = world.run.tell(|scheduler, _| scheduler.stats().usage.total).unwrap();
     assert_eq!((tokens, world.dispatcher.in_flight()), (9, 0));
 }
@@ -136,7 +136,7 @@ async fn what_is_not_staged_is_left_to_the_loop() {
     world.stage(1, &["b"], true);
     world.accept(3);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.told(), ["start 0 1", "start 2 1", "done 1 b"]);
+    assert_eq!(world.reported(), ["start 0 1", "start 2 1", "done 1 b"]);
     // One that is staged after its start was decided is forgotten when the loop begins it.
     world.stage(2, &["c"], true);
     world.dispatcher.forget(2..3);
@@ -150,9 +150,9 @@ async fn whatever_else_happens_is_adopted() {
     world.stage(3, &["to be parsed"], false);
     world.accept(4);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut told = world.told();
-    told.sort();
-    assert_eq!(told, ["answered 0 false", "answered 1 true", "answered 3 true"]);
+    let mut reported = world.reported();
+    reported.sort();
+    assert_eq!(reported, ["answered 0 false", "answered 1 true", "answered 3 true"]);
     assert_eq!(world.processed(), 0);
     for item in 0..4 {
         let attempt = world.dispatcher.adopt(item).unwrap();
@@ -168,7 +168,7 @@ async fn an_adopted_attempt_counts_nothing() {
     world.accept(1);
     assert!(world.dispatcher.adopt(0).is_some());
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!((world.told(), world.processed()), (vec!["answered 0 true".to_owned()], 0));
+    assert_eq!((world.reported(), world.processed()), (vec!["answered 0 true".to_owned()], 0));
 }
 
 #[tokio::test(start_paused = true)]

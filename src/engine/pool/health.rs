@@ -106,7 +106,7 @@ impl Health {
     }
 
     /// A request is sent to it.
-    pub fn asked(&mut self, now: Instant) {
+    pub fn requested(&mut self, now: Instant) {
         if self.standing(now) == Standing::ToProbe {
             self.state = State::Probed;
         }
@@ -201,7 +201,7 @@ mod tests {
         assert!(fail(&mut health, Fault::Away, now));
         assert_eq!(health.standing(now + 4 * SECOND), Standing::Out(Some(now + FIRST)));
         assert_eq!(health.standing(now + FIRST), Standing::ToProbe);
-        health.asked(now + FIRST);
+        health.requested(now + FIRST);
         assert_eq!(health.standing(now + FIRST), Standing::Out(None));
         assert!(health.answered(now + FIRST));
         assert_eq!(health.standing(now + FIRST), Standing::Well);
@@ -217,7 +217,7 @@ mod tests {
         for length in [5, 10, 20, 40, 60, 60] {
             assert_eq!(health.standing(now), Standing::Out(Some(now + length * SECOND)));
             now += length * SECOND;
-            health.asked(now);
+            health.requested(now);
             assert!(fail(&mut health, Fault::Server, now));
         }
     }
@@ -266,7 +266,7 @@ mod tests {
         (0..3).for_each(|_| {
             fail(&mut health, Fault::Away, now);
         });
-        health.asked(now + FIRST);
+        health.requested(now + FIRST);
         health.gave_up(now + FIRST);
         assert_eq!(health.standing(now + FIRST), Standing::ToProbe);
     }

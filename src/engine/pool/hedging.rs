@@ -30,7 +30,7 @@ impl Hedging {
     }
 
     /// Whether there ever is one.
-    pub fn is_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.when != When::Never
     }
 
@@ -69,6 +69,6 @@ mod tests {
         assert!(hedging.may(true) && !hedging.may(false));
         (0..3).for_each(|_| hedging.hedged());
         assert!(!hedging.may(true));
-        assert!(!Hedging::new(When::Never).is_on());
+        assert!(!Hedging::new(When::Never).is_enabled());
     }
 }

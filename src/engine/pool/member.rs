@@ -121,8 +121,8 @@ impl Member {
     }
 
     /// A request is about to be sent.
-    pub fn asked(&mut self, now: Instant) {
-        self.health.asked(now);
+    pub fn requested(&mut self, now: Instant) {
+        self.health.requested(now);
         if self.is_due(now) {
             self.due = self.due.map(|(_, length)| (now + length, (2 * length).min(LONGEST)));
         }

@@ -141,7 +141,7 @@ impl Pool {
     /// After how long an attempt may get a second one beside it; `None`: never, or not enough is known.
     pub fn hedges_after(&self) -> Option<Duration> {
         let mut state = self.state();
-        if state.hedging.is_on() { state.percentile.get() } else { None }
+        if state.hedging.is_enabled() { state.percentile.get() } else { None }
     }
 
     /// A place for a second attempt beside one that has taken longer than nearly all others: with another member, or the
@@ -232,9 +232,9 @@ impl Pool {
     }
 
     /// What a member's server has told of its queue, to a question of `asked`.
-    pub fn told(&self, member: usize, told: Depth, asked: Instant, now: Instant) {
+    pub fn reported(&self, member: usize, reported: Depth, requested: Instant, now: Instant) {
         if let Some(member) = self.state().members.get_mut(member) {
-            member.queue.told(told, member.load(), asked, now);
+            member.queue.reported(reported, member.load(), requested, now);
         }
     }
 
@@ -293,7 +293,7 @@ impl Seats for Pool {
         }
     }
 
-    fn settle(&self, now: Instant) {
+    fn attempt_ended(&self, now: Instant) {
         let mut state = self.state();
         state.admitted = state.admitted.saturating_sub(1);
         while state.seats.len() + state.seated > state.admitted

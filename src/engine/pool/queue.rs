@@ -61,11 +61,11 @@ impl Queue {
     }
 
     /// The server has answered, to a question of `asked`. `own`: our requests there.
-    pub fn told(&mut self, told: Depth, own: f64, asked: Instant, now: Instant) {
-        match told {
+    pub fn reported(&mut self, reported: Depth, own: f64, requested: Instant, now: Instant) {
+        match reported {
             Depth::Known { running, waiting } => {
                 (self.ahead, self.known) = (ahead(running, waiting, own), Some(now));
-                self.due = Some((asked + INTERVAL).max(now));
+                self.due = Some((requested + INTERVAL).max(now));
             }
             Depth::Unknown => {}
             Depth::Never => *self = Self::default(),
@@ -111,13 +111,13 @@ mod tests {
         let depth = Depth::Known { running: None, waiting: 7.0 };
         let mut queue = Queue::new(true);
         assert!(queue.is_due(now) && !queue.is_due(now + 9 * SECOND));
-        queue.told(depth, 0.0, now, now + SECOND / 2);
+        queue.reported(depth, 0.0, now, now + SECOND / 2);
         assert!(!queue.is_due(now + SECOND * 9 / 10) && queue.is_due(now + SECOND));
-        queue.told(Depth::Unknown, 0.0, now + SECOND, now + SECOND);
+        queue.reported(Depth::Unknown, 0.0, now + SECOND, now + SECOND);
         assert!(!queue.is_due(now + 10 * SECOND) && queue.is_due(now + 11 * SECOND));
-        queue.told(depth, 0.0, now + 11 * SECOND, now + 15 * SECOND);
+        queue.reported(depth, 0.0, now + 11 * SECOND, now + 15 * SECOND);
         assert!(queue.is_due(now + 15 * SECOND));
-        queue.told(Depth::Never, 0.0, now + 15 * SECOND, now + 15 * SECOND);
+        queue.reported(Depth::Never, 0.0, now + 15 * SECOND, now + 15 * SECOND);
         assert!(!queue.is_due(now + 1000 * SECOND) && !queue.is_watched());
         assert!(!Queue::new(false).is_due(now));
     }
@@ -126,7 +126,7 @@ mod tests {
     fn what_was_told_is_forgotten() {
         let now = Instant::now();
         let mut queue = Queue::new(true);
-        queue.told(Depth::Known { running: None, waiting: 7.0 }, 2.0, now, now);
+        queue.reported(Depth::Known { running: None, waiting: 7.0 }, 2.0, now, now);
         assert_eq!((queue.ahead(now + 4 * SECOND), queue.ahead(now + 5 * SECOND)), (5.0, 0.0));
     }
 }

@@ -136,7 +136,7 @@ impl State {
         match member.scope.admit_if(joined, estimate, in_window, now) {
             Ok(ticket) => {
                 member.is_in_line = false;
-                member.asked(now);
+                member.requested(now);
                 let scope = Arc::clone(&member.scope);
                 self.step_aside();
                 Ok(Place { member: number, scope, ticket, began: now, estimate, is_of_run: false })

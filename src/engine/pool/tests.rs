@@ -218,16 +218,16 @@ fn a_slow_member_is_asked_only_where_no_other_can_be_and_now_and_then() {
     let mut now = Instant::now();
     let (pool, _) = pool(2);
     let (scope, run) = joined(&pool, now);
-    let mut asked = [0; 2];
+    let mut requested = [0; 2];
     for _ in 0..400 {
         let ticket = scope.admit(run, Estimate::default(), now).unwrap();
         let place = pool.claim(None, now).unwrap();
-        asked[place.member] += 1;
+        requested[place.member] += 1;
         now += if place.member == 1 { SECOND } else { SECOND / 10 };
         end(&pool, &place, Ending::Answered, now);
         scope.reconcile(&ticket, Used::Unknown, Signal::Succeeded, now);
     }
-    assert!((5..60).contains(&asked[1]), "{asked:?}");
+    assert!((5..60).contains(&requested[1]), "{requested:?}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Trial {
                 (trial, next)
             }
             None => {
-                let next = trial.again(pool, now);
+                let next = trial.retry(pool, now);
                 (trial, next)
             }
         }
@@ -84,7 +84,7 @@ impl Trial {
     }
 
     /// Looks again, after a wait.
-    pub fn again(&mut self, pool: &Pool, now: Instant) -> Next {
+    pub fn retry(&mut self, pool: &Pool, now: Instant) -> Next {
         let Wanted { but, tier, reason, is_first } = self.wanted;
         match pool.take(but, tier, self.estimate, self.is_of_run, now) {
             Ok(Some(place)) => {
@@ -140,7 +140,7 @@ impl Trial {
     fn turn_to_fallback(&mut self, pool: &Pool, tier: u8, reason: Reason, now: Instant) -> Next {
         let but = self.but(pool, |other| other.tier > tier && other.reasons.have(reason));
         self.wanted = Wanted { but, tier: tier.saturating_add(1), reason: Some(reason), is_first: false };
-        self.again(pool, now)
+        self.retry(pool, now)
     }
 
     fn at(&mut self, pool: &Pool, place: Place) -> Next {

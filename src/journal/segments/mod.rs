@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, JournalErro
     let index = Index::shared(known, options.reuse);
     let lines = Lines { path: path.to_owned(), file: BufReader::new(shared.copy()) };
     let (repairs, events) = (shared.repairs(), shared.events());
-    let reader = Box::new(Known { shared: Arc::clone(&shared), run, lines });
+    let reader = Box::new(OtherRuns { shared: Arc::clone(&shared), run, lines });
     let backend =
         Box::new(Segments { shared, run, options: options.clone(), encoder: Encoder::default(), is_known: false });
     Ok(Opened { backend, reader, index, repairs, events })
@@ -83,13 +83,13 @@ impl Backend for Segments {
 }
 
 /// Finds the records of all runs but this one.
-struct Known {
+struct OtherRuns {
     shared: Arc<Shared>,
     run: u64,
     lines: Lines<copy::Copy>,
 }
 
-impl Reader for Known {
+impl Reader for OtherRuns {
     fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError> {
         self.lines.read(place)
     }
@@ -103,7 +103,7 @@ impl Reader for Known {
     }
 }
 
-impl Drop for Known {
+impl Drop for OtherRuns {
     fn drop(&mut self) {
         self.shared.end(self.run);
     }

@@ -13,7 +13,7 @@ use super::place::{Folder, Listed, Place};
 use crate::journal::error::JournalError;
 use crate::journal::events;
 use crate::journal::gate;
-use crate::journal::index::{Known, short};
+use crate::journal::index::{Reusable, short};
 use crate::journal::lines::{Encoder, Line, walk};
 use crate::journal::opened::Repairs;
 use crate::journal::options::{Durability, Options};
@@ -55,7 +55,7 @@ enum List {
 
 #[derive(Default)]
 struct State {
-    known: Arc<Vec<Known>>,
+    known: Arc<Vec<Reusable>>,
     /// Names of segments that were read, and whether all of one was intact.
     read: FxHashMap<String, bool>,
     /// What comes before the name of every segment that was not there when all names were listed last.
@@ -72,14 +72,14 @@ struct State {
 
 /// Who else has asked for a place, in which process, with which environment.
 #[derive(PartialEq, Eq)]
-struct Asked {
+struct PlaceKey {
     process: u32,
     url: String,
     fsync: bool,
     environment: u64,
 }
 
-static PLACES: Mutex<VecDeque<(Asked, Arc<Shared>)>> = Mutex::new(VecDeque::new());
+static PLACES: Mutex<VecDeque<(PlaceKey, Arc<Shared>)>> = Mutex::new(VecDeque::new());
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,7 +108,7 @@ impl Shared {
     pub fn at(url: &Path, options: &Options, is_written: bool) -> Result<Arc<Self>, JournalError> {
         let text = url.to_string_lossy().into_owned();
         let fsync = options.durability == Durability::Fsync;
-        let asked = Asked { process: std::process::id(), url: text, fsync, environment: environment() };
+        let asked = PlaceKey { process: std::process::id(), url: text, fsync, environment: environment() };
         let known = {
             let _passed = gate::pass();
             let mut places = locked(&PLACES);
@@ -214,7 +214,7 @@ impl Shared {
     }
 
     /// What may be used again now, and the places of a run's own records that have become known.
-    pub fn known(&self, run: u64) -> (Arc<Vec<Known>>, Vec<u64>) {
+    pub fn known(&self, run: u64) -> (Arc<Vec<Reusable>>, Vec<u64>) {
         let mut state = locked(&self.state);
         let own = state.runs.get_mut(&run).map(std::mem::take).unwrap_or_default();
         (Arc::clone(&state.known), own)
@@ -297,7 +297,7 @@ impl Shared {
     }
 
     /// Adds the records of a segment, as far as they are intact.
-    fn add(&self, name: &str, content: &[u8], fresh: &mut Vec<Known>) -> Result<(), JournalError> {
+    fn add(&self, name: &str, content: &[u8], fresh: &mut Vec<Reusable>) -> Result<(), JournalError> {
         let (begin, known, mut records) = (self.copy.length(), fresh.len(), 0);
         let mut own: Vec<(u64, u64)> = Vec::new();
         let mut state = locked(&self.state);
@@ -305,7 +305,7 @@ impl Shared {
             if let Line::Record { head, at, .. } = line {
                 records += 1;
                 if head.kind.has_body() && head.reuse > Reuse::Never {
-                    fresh.push(Known::new(head.key, short(&head.item_id), begin + at, head.reuse));
+                    fresh.push(Reusable::new(head.key, short(&head.item_id), begin + at, head.reuse));
                 }
                 if state.runs.contains_key(&head.run) {
                     own.push((head.run, begin + at));

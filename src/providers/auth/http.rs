@@ -116,7 +116,7 @@ impl Http {
                 Ok(Ok((200..300, text))) => return Ok(text),
                 Ok(Ok((status, text))) => {
                     let may_pass = matches!(status, 429 | 500..) || request.passing.contains(&status);
-                    (may_pass, request.refused(status, &text, may_pass))
+                    (may_pass, request.error_reply(status, &text, may_pass))
                 }
                 Ok(Err(())) => (true, Failure::away(format!("{} ({}) cannot be reached", request.who, shown(&url)))),
                 Err(_) => {
@@ -167,7 +167,7 @@ impl Http {
 
 impl Request<'_> {
     /// What an error reply says.
-    fn refused(&self, status: u16, body: &str, may_pass: bool) -> Failure {
+    fn error_reply(&self, status: u16, body: &str, may_pass: bool) -> Failure {
         let said = serde_json::from_str::<Value>(body).ok().and_then(|value| words(&value));
         let mut said = said.or_else(|| tag(body, "Message").map(str::to_owned)).unwrap_or_default();
         for secret in self.secrets.iter().filter(|secret| secret.len() >= 4) {
@@ -256,10 +256,10 @@ mod tests {
     fn errors_show_no_secrets() {
         let request = Request::get("the token endpoint", "https://h").hiding(&["s3cret-value"]);
         let failure =
-            request.refused(400, r#"{"error":"invalid_grant","error_description":"s3cret-value is\nbad"}"#, false);
+            request.error_reply(400, r#"{"error":"invalid_grant","error_description":"s3cret-value is\nbad"}"#, false);
         let text = format!("{failure:?}");
         assert!(text.contains("invalid_grant: [REDACTED] is") && !text.contains("s3cret"), "{text}");
         let xml = "<ErrorResponse><Error><Message>no such role</Message></Error></ErrorResponse>";
-        assert!(format!("{:?}", request.refused(403, xml, false)).contains("HTTP 403: no such role"));
+        assert!(format!("{:?}", request.error_reply(403, xml, false)).contains("HTTP 403: no such role"));
     }
 }

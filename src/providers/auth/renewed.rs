@@ -42,7 +42,7 @@ pub struct Fresh<T> {
 }
 
 /// One that is in use.
-pub struct Held<T> {
+pub struct Current<T> {
     /// It.
     pub value: T,
     since: Instant,
@@ -60,12 +60,12 @@ struct Inner<T> {
     state: Mutex<State<T>>,
 }
 
-type Outcome<T> = Option<Result<Arc<Held<T>>, Failure>>;
+type Outcome<T> = Option<Result<Arc<Current<T>>, Failure>>;
 
 struct State<T> {
-    current: Option<Arc<Held<T>>>,
+    current: Option<Arc<Current<T>>>,
     /// The one before, which requests in flight may have.
-    before: Option<Arc<Held<T>>>,
+    before: Option<Arc<Current<T>>>,
     /// The fetch in flight.
     renewal: Option<watch::Receiver<Outcome<T>>>,
     /// Not before then, after a failure.
@@ -84,7 +84,7 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     ///
     /// # Errors
     /// Why it cannot be fetched.
-    pub async fn get(&self) -> Result<Arc<Held<T>>, Failure> {
+    pub async fn get(&self) -> Result<Arc<Current<T>>, Failure> {
         let mut waiting = {
             let mut state = self.0.state();
             let now = Instant::now();
@@ -104,7 +104,7 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     }
 
     /// A server has rejected one. Returns whether another attempt makes sense: there is a newer one, or one is fetched now.
-    pub fn reject(&self, used: &Arc<Held<T>>) -> bool {
+    pub fn reject(&self, used: &Arc<Current<T>>) -> bool {
         let state = self.0.state();
         match &state.current {
             Some(held) if Arc::ptr_eq(held, used) => {
@@ -125,7 +125,7 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     }
 
     /// Those that requests in flight may have.
-    pub fn in_use(&self) -> [Option<Arc<Held<T>>>; 2] {
+    pub fn in_use(&self) -> [Option<Arc<Current<T>>>; 2] {
         let state = self.0.state();
         [state.current.clone(), state.before.clone()]
     }
@@ -151,7 +151,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             let outcome = match fetched {
                 Ok(Fresh { value, life }) => {
                     let life = life.map(|life| life.min(LONGEST));
-                    let held = Held { value, since: Instant::now(), life, is_rejected: AtomicBool::new(false) };
+                    let held = Current { value, since: Instant::now(), life, is_rejected: AtomicBool::new(false) };
                     let held = Arc::new(held);
                     state.before = state.current.replace(Arc::clone(&held));
                     inner.version.fetch_add(1, Ordering::Release);
@@ -171,7 +171,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
     }
 }
 
-impl<T> Held<T> {
+impl<T> Current<T> {
     /// Whether it can be sent.
     fn serves(&self, now: Instant) -> bool {
         let good = |life: Duration| now.duration_since(self.since) < life.saturating_sub(MARGIN.min(life / 20));

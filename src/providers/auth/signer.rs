@@ -13,7 +13,7 @@ use super::entra::EntraSource;
 use super::environment::Environment;
 use super::google::GoogleSource;
 use super::http::Http;
-use super::renewed::{Held, Renewed};
+use super::renewed::{Current, Renewed};
 use super::sigv4::{AwsKeys, Scope, ToSign, sensitive, sha256};
 use super::token::Token;
 use crate::providers::error::ProviderError;
@@ -57,8 +57,8 @@ pub struct Signed {
 }
 
 enum Used {
-    Token(Arc<Held<Token>>),
-    Keys { held: Arc<Held<AwsKeys>>, ahead: i64 },
+    Token(Arc<Current<Token>>),
+    Keys { held: Arc<Current<AwsKeys>>, ahead: i64 },
 }
 
 impl Signer {
@@ -157,7 +157,7 @@ impl Signer {
         match &self.0 {
             Way::Token(tokens) => tokens.in_use().into_iter().flatten().map(|held| held.value.bearer.clone()).collect(),
             Way::Keys { keys, .. } => {
-                let of = |held: Arc<Held<AwsKeys>>| {
+                let of = |held: Arc<Current<AwsKeys>>| {
                     let session = held.value.session.as_ref().map(|token| token.expose_secret().to_owned());
                     [Some(held.value.secret().expose_secret().to_owned()), session]
                 };
@@ -168,14 +168,14 @@ impl Signer {
     }
 }
 
-fn of_token(held: Arc<Held<Token>>) -> Signed {
+fn of_token(held: Arc<Current<Token>>) -> Signed {
     let mut key = KeyHeader::new(header::AUTHORIZATION, held.value.bearer.clone());
     key.more.extend(held.value.more.clone());
     Signed { key, used: Used::Token(held) }
 }
 
 fn of_keys(
-    held: Arc<Held<AwsKeys>>,
+    held: Arc<Current<AwsKeys>>,
     (scope, ahead): (&Scope, i64),
     url: &Url,
     headers: &HeaderMap,

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told_apart(ids: &[String]) -> Vec<String> {
+    fn distinct(ids: &[String]) -> Vec<String> {
         let call = |id: &String| ToolCall::new(id.clone(), "f".to_owned(), "{}".to_owned());
         let mut calls: Vec<ToolCall> = ids.iter().map(call).collect();
         tell_apart(&mut calls);
@@ -215,14 +215,14 @@ mod tests {
     #[test]
     fn calls_with_one_id_are_told_apart() {
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
-        assert_eq!(told_apart(&ids(&["a", "a", "b"])), ["a", "a_2", "b"]);
-        assert_eq!(told_apart(&ids(&["a", "a", "a_2", "a"])), ["a", "a_3", "a_2", "a_4"]);
+        assert_eq!(distinct(&ids(&["a", "a", "b"])), ["a", "a_2", "b"]);
+        assert_eq!(distinct(&ids(&["a", "a", "a_2", "a"])), ["a", "a_3", "a_2", "a_4"]);
     }
 
     proptest! {
         #[test]
         fn no_two_calls_have_one_id(ids in proptest::collection::vec("[ab](_[234])?", 0..9)) {
-            let told = told_apart(&ids);
+            let told = distinct(&ids);
             prop_assert_eq!(told.iter().collect::<HashSet<_>>().len(), ids.len());
             // Each given id stays with the first that has it.
             for (place, id) in ids.iter().enumerate() {

@@ -88,7 +88,7 @@ impl State {
 /// A cache as the provider tells of it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct CachedContent {
     name: String,
     #[serde(default)]
     usage_metadata: Counted,
@@ -143,7 +143,7 @@ impl Caches {
                 let before = cache.ends;
                 if prolong(&client.account(), cache).await.is_ok() {
                     cache.ends = now + LIFE;
-                    self.pay(held(cache.tokens, cache.ends - before));
+                    self.pay(storage(cache.tokens, cache.ends - before));
                     return Some(cache.name.clone());
                 }
             }
@@ -153,7 +153,7 @@ impl Caches {
             Ok(Some(told)) => {
                 let tokens = told.usage_metadata.total_token_count;
                 let cache = Cache { name: told.name, tokens, ends: now + LIFE };
-                self.pay(TokenUsage { input: tokens, total: tokens, cache_write: tokens, ..held(tokens, LIFE) });
+                self.pay(TokenUsage { input: tokens, total: tokens, cache_write: tokens, ..storage(tokens, LIFE) });
                 let name = cache.name.clone();
                 *state = State::There(cache);
                 Some(name)
@@ -200,17 +200,17 @@ impl Caches {
 
 /// What holding a cache for so long costs.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
-fn held(tokens: u64, time: Duration) -> TokenUsage {
+fn storage(tokens: u64, time: Duration) -> TokenUsage {
     let hours = time.as_secs_f64() / 3600.0;
     TokenUsage { cache_held: (tokens as f64 * hours).round() as u64, ..TokenUsage::default() }
 }
 
-async fn make(client: &Inner, cut: &Cut) -> Result<Option<Told>, ProviderError> {
+async fn make(client: &Inner, cut: &Cut) -> Result<Option<CachedContent>, ProviderError> {
     let head = Ask::new(cut.before.clone());
     let body = client.dialect.cache(&client.options, &head, LIFE.as_secs()).map_err(ProviderError::Request)?;
     let Some(body) = body else { return Ok(None) };
     let received = client.account().call(Call::post("cachedContents").json(body.joined())).await?;
-    let told = serde_json::from_slice::<Told>(&received.body).ok();
+    let told = serde_json::from_slice::<CachedContent>(&received.body).ok();
     Ok(told.filter(|told| told.name.starts_with("cachedContents/") && told.name.len() <= LONGEST_NAME))
 }
 
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn five_minutes_cost_a_twelfth_of_an_hour() {
-        assert_eq!(held(12_000, LIFE).cache_held, 1_000);
-        assert_eq!(held(1, Duration::ZERO), TokenUsage::default());
+        assert_eq!(storage(12_000, LIFE).cache_held, 1_000);
+        assert_eq!(storage(1, Duration::ZERO), TokenUsage::default());
     }
 }

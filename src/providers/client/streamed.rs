@@ -12,7 +12,7 @@ use crate::providers::transport::Received;
 ///
 /// # Errors
 /// [`ProviderError::Cut`] when it ends in the middle.
-pub fn fold_unasked(dialect: &dyn Dialect, model: &str, mut received: Received) -> Result<Received, ProviderError> {
+pub fn fold_unrequested(dialect: &dyn Dialect, model: &str, mut received: Received) -> Result<Received, ProviderError> {
     let Some(streaming) = is_stream(&received).then(|| dialect.streaming(model)).flatten() else { return Ok(received) };
     let mut folded = Folded::new((streaming.fold)(), None);
     let progress = folded.push(&received.body).progress;

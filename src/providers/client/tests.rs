@@ -97,7 +97,7 @@ fn unasked(name: &str, kind: &str, body: &str) -> Result<Answer, ProviderError> 
     let dialect = table::row(name).unwrap().dialect("m", Api::Usual);
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_str(kind).unwrap())]);
     let received = Received { headers, body: Bytes::from(body.to_owned()), first_token: None, is_stopped: false };
-    let received = streamed::fold_unasked(&*dialect, "m", received)?;
+    let received = streamed::fold_unrequested(&*dialect, "m", received)?;
     dialect.read(&received.body, &received.headers)
 }
 
@@ -128,6 +128,6 @@ fn streams_that_nobody_asked_for_are_read() {
     let dialect = table::row("openai").unwrap().dialect("m", Api::Responses);
     let body = Bytes::from(format!("data: {response}\n\n"));
     let received = Received { headers: HeaderMap::new(), body, first_token: None, is_stopped: false };
-    let received = streamed::fold_unasked(&*dialect, "m", received).unwrap();
+    let received = streamed::fold_unrequested(&*dialect, "m", received).unwrap();
     assert_eq!(dialect.read(&received.body, &received.headers).unwrap().choices[0].text, "x");
 }

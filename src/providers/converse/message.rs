@@ -74,7 +74,7 @@ pub fn conversation<'a>(turns: &'a [Turn<'a>], model: &str, binds: bool) -> Resu
     let mut messages: Vec<Message<'a>> = Vec::with_capacity(turns.len());
     for turn in turns.iter().filter(|turn| turn.role != Role::System) {
         let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
-        let content = if turn.role == Role::Tool { vec![result(turn)?] } else { said(turn, model, binds)? };
+        let content = if turn.role == Role::Tool { vec![result(turn)?] } else { blocks_of(turn, model, binds)? };
         match messages.last_mut() {
             Some(last) if last.role == role => last.content.extend(content),
             _ if content.is_empty() => {}
@@ -91,7 +91,7 @@ fn result<'a>(turn: &'a Turn<'a>) -> Result<Block<'a>, String> {
     Ok(Block::ToolResult { tool_use_id, content: content(turn)?, status })
 }
 
-fn said<'a>(turn: &'a Turn<'a>, model: &str, binds: bool) -> Result<Vec<Block<'a>>, String> {
+fn blocks_of<'a>(turn: &'a Turn<'a>, model: &str, binds: bool) -> Result<Vec<Block<'a>>, String> {
     if let Some(name) = turn.name {
         return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }

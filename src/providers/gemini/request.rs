@@ -31,7 +31,7 @@ pub struct Content<'a> {
 enum Part<'a> {
     Known {
         #[serde(flatten)]
-        part: KnownPart<'a>,
+        part: PlainPart<'a>,
         #[serde(rename = "thoughtSignature", skip_serializing_if = "Option::is_none")]
         signature: Option<&'static str>,
     },
@@ -40,7 +40,7 @@ enum Part<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-enum KnownPart<'a> {
+enum PlainPart<'a> {
     Text(&'a Text),
     InlineData(Blob<'a>),
     FileData(FileData<'a>),
@@ -93,8 +93,8 @@ impl FunctionResult {
     }
 }
 
-impl<'a> From<KnownPart<'a>> for Part<'a> {
-    fn from(part: KnownPart<'a>) -> Self {
+impl<'a> From<PlainPart<'a>> for Part<'a> {
+    fn from(part: PlainPart<'a>) -> Self {
         Self::Known { part, signature: None }
     }
 }
@@ -119,7 +119,7 @@ pub fn contents<'a>(turns: &'a [Turn<'a>], model: &str) -> Result<Vec<Content<'a
                 contents.push(Content { role: "user", parts, holds_results: true });
             }
             _ => {
-                let parts = said(turn, model)?;
+                let parts = parts_of(turn, model)?;
                 // Nothing was said in an empty turn of the model; the server takes none without parts.
                 if !parts.is_empty() {
                     let role = if turn.role == Role::Assistant { "model" } else { "user" };
@@ -169,11 +169,11 @@ fn result<'a>(turn: &'a Turn<'a>, before: &[Calling<'a>]) -> Result<Part<'a>, St
     let name = called.map(|(_, call)| call.name.as_str()).or(turn.name).unwrap_or(id);
     let id = called.is_some_and(|(turn, _)| turn.given.contains(id)).then_some(id);
     let response = FunctionResult::new(&turn.only_words(NAME)?);
-    Ok(KnownPart::FunctionResponse(FunctionResponse { id, name, response }).into())
+    Ok(PlainPart::FunctionResponse(FunctionResponse { id, name, response }).into())
 }
 
 /// What is said in a turn of the user or the model, calls included.
-fn said<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Part<'a>>, String> {
+fn parts_of<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Part<'a>>, String> {
     if let Some(name) = turn.name {
         return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
@@ -219,14 +219,14 @@ fn kind(raw: &RawValue, calls: usize) -> Kind {
 fn call<'a>(call: &'a ToolCall, signature: Option<&'static str>) -> Result<Part<'a>, String> {
     let args = serde_json::from_str(call.object())
         .map_err(|error| format!("the arguments of tool call {} are not JSON: {error}", Quoted(&call.name)))?;
-    Ok(Part::Known { part: KnownPart::FunctionCall(FunctionCall { name: &call.name, args }), signature })
+    Ok(Part::Known { part: PlainPart::FunctionCall(FunctionCall { name: &call.name, args }), signature })
 }
 
 fn words_and_media<'a>(turn: &'a Turn<'a>) -> Result<Vec<Part<'a>>, String> {
     let is_model = turn.role == Role::Assistant;
     match &turn.content {
         PromptContent::Text(text) if text.is_empty() && is_model => Ok(Vec::new()),
-        PromptContent::Text(text) => Ok(vec![KnownPart::Text(text).into()]),
+        PromptContent::Text(text) => Ok(vec![PlainPart::Text(text).into()]),
         PromptContent::Parts(parts) => {
             let more_than_one = parts.len() > 1 || is_model;
             parts
@@ -238,9 +238,9 @@ fn words_and_media<'a>(turn: &'a Turn<'a>) -> Result<Vec<Part<'a>>, String> {
     }
 }
 
-fn part(part: &PromptPart) -> Result<KnownPart<'_>, String> {
+fn part(part: &PromptPart) -> Result<PlainPart<'_>, String> {
     match part {
-        PromptPart::Text(text) => Ok(KnownPart::Text(text)),
+        PromptPart::Text(text) => Ok(PlainPart::Text(text)),
         PromptPart::With(inner) => {
             inner.1.only(&[], "part", NAME)?;
             self::part(&inner.0)
@@ -253,8 +253,8 @@ fn part(part: &PromptPart) -> Result<KnownPart<'_>, String> {
                 ));
             }
             Ok(match media.base64() {
-                Some(data) => KnownPart::InlineData(Blob { mime_type: &media.media_type, data }),
-                None => KnownPart::FileData(FileData { mime_type: &media.media_type, file_uri: media.url() }),
+                Some(data) => PlainPart::InlineData(Blob { mime_type: &media.media_type, data }),
+                None => PlainPart::FileData(FileData { mime_type: &media.media_type, file_uri: media.url() }),
             })
         }
     }

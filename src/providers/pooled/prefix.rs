@@ -56,7 +56,7 @@ mod tests {
     use crate::providers::prompt::Message;
     use crate::providers::shared::Text;
 
-    fn said(role: Role, text: &str) -> Message {
+    fn message(role: Role, text: &str) -> Message {
         Message { role, parts: vec![Part::Text(Text::of(text))], ..Message::default() }
     }
 
@@ -67,9 +67,9 @@ mod tests {
         assert_eq!(of_text("short"), None);
         assert_eq!(of_text(&format!("{document}one question")), of_text(&format!("{document}another")));
         assert_ne!(of_text(&format!("{document}one")), of_text(&format!("other {document}one")));
-        let first = vec![said(Role::System, "Be brief."), said(Role::User, &document)];
+        let first = vec![message(Role::System, "Be brief."), message(Role::User, &document)];
         let mut later = first.clone();
-        later.extend([said(Role::Assistant, "Yes."), said(Role::User, "And then?")]);
+        later.extend([message(Role::Assistant, "Yes."), message(Role::User, "And then?")]);
         let conversation = of(&Prompt::from(first));
         assert!(conversation.is_some() && conversation == of(&Prompt::from(later)));
     }

@@ -57,7 +57,7 @@ fn says_too_long(code: Option<&str>, message: &str) -> bool {
 
 /// A failure of a strategy in Python, as its error classifier and the exception tell.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
+pub struct ReportedFailure<'a> {
     /// As in results.
     pub category: &'a str,
     /// Whether another attempt may help.
@@ -76,7 +76,7 @@ pub struct Told<'a> {
     pub was_invalid: bool,
 }
 
-impl Told<'_> {
+impl ReportedFailure<'_> {
     /// What it says about the member.
     pub fn ending(&self) -> Ending {
         let failed = |fault| Ending::Failed { fault, overloaded: false };
@@ -177,10 +177,10 @@ fn usage_of(usage: &TokenUsage) -> Usage {
 mod tests {
     use super::*;
 
-    fn told(category: &str) -> Told<'_> {
+    fn failure(category: &str) -> ReportedFailure<'_> {
         let (status, code, wait) = (None, None, None);
         let (is_rate_limit, is_retryable) = (category == "rate_limit", !matches!(category, "refusal" | "client_error"));
-        Told { category, is_retryable, is_rate_limit, wait, status, code, message: "no", was_invalid: false }
+        ReportedFailure { category, is_retryable, is_rate_limit, wait, status, code, message: "no", was_invalid: false }
     }
 
     #[test]
@@ -195,13 +195,13 @@ mod tests {
             ("validation_error", Ending::Alive, None),
             ("client_error", Ending::Alive, None),
         ] {
-            assert_eq!((told(category).ending(), told(category).reason()), (ending, reason), "{category}");
+            assert_eq!((failure(category).ending(), failure(category).reason()), (ending, reason), "{category}");
         }
-        let gone = Told { status: Some(404), ..told("client_error") };
+        let gone = ReportedFailure { status: Some(404), ..failure("client_error") };
         assert_eq!(gone.ending(), Ending::Dead);
-        let long = Told { status: Some(400), message: "the Prompt is too long", ..told("client_error") };
+        let long = ReportedFailure { status: Some(400), message: "the Prompt is too long", ..failure("client_error") };
         assert_eq!((long.ending(), long.reason()), (Ending::Alive, Some(Reason::ContextLength)));
-        let invalid = Told { was_invalid: true, ..told("validation_error") };
+        let invalid = ReportedFailure { was_invalid: true, ..failure("validation_error") };
         assert_eq!(invalid.reason(), Some(Reason::Invalid));
     }
 }

@@ -97,11 +97,11 @@ fn event(frame: &[u8]) -> Result<Option<Event>, String> {
     Ok(match headers.message.as_str() {
         "exception" => {
             #[derive(Deserialize, Default)]
-            struct Said {
+            struct ErrorBody {
                 #[serde(default, alias = "Message")]
                 message: String,
             }
-            let said: Said = serde_json::from_str(&text).unwrap_or_default();
+            let said: ErrorBody = serde_json::from_str(&text).unwrap_or_default();
             error(&headers.exception, &said.message)
         }
         "error" => error(&headers.code, &headers.words),

@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::call::{Call, Reply};
 use super::clock::rfc3339;
 use super::lines::{Checked, Raw, Rules};
-use super::openai::refused;
+use super::openai::rejected;
 use super::order::Order;
 use super::provider::Provider;
 use super::state::State;
@@ -17,7 +17,7 @@ use super::state::State;
 const LONGEST_ID: usize = 64;
 
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct CreateBody<'a> {
     #[serde(borrow)]
     requests: Option<Vec<Raw<'a>>>,
 }
@@ -52,8 +52,8 @@ fn missing(call: &Call, id: &str) -> Reply {
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match serde_json::from_slice::<Asked<'_>>(&call.body) {
-        Ok(Asked { requests: Some(requests) }) if !requests.is_empty() => requests,
+    let requested = match serde_json::from_slice::<CreateBody<'_>>(&call.body) {
+        Ok(CreateBody { requests: Some(requests) }) if !requests.is_empty() => requests,
         Ok(_) => return call.error(400, "requests: Field required, with at least 1 item"),
         Err(error) => return call.error(400, &format!("the body is not as expected: {error}")),
     };
@@ -65,7 +65,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     }
     let rules =
         Rules { most_lines: state.settings.most_lines(Provider::Anthropic), is_anthropic: true, ..Rules::default() };
-    let checked = Checked::list(&call.body, &asked, &rules);
+    let checked = Checked::list(&call.body, &requested, &rules);
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
     let fits = |id: &str| !id.is_empty() && id.len() <= LONGEST_ID && id.chars().all(is_letter);
     if let Some(line) = (0..checked.lines.len()).find(|line| !fits(&checked.lines.id(*line))) {
@@ -94,7 +94,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &checked.banned, now) {
         Ok(place) => Reply::ok(tell(&state.batches[place], call, state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 
@@ -169,7 +169,7 @@ fn tell(batch: &Batch, call: &Call, epoch: f64, now: f64) -> Value {
             "canceled": told(counts.cancelled), "expired": told(counts.expired)},
         "created_at": at(timing.created), "expires_at": at(timing.expires),
         "ended_at": batch.end.map(|(ended, _)| at(ended)),
-        "cancel_initiated_at": timing.cancel.filter(|cancel| cancel.asked <= now).map(|cancel| at(cancel.asked)),
+        "cancel_initiated_at": timing.cancel.filter(|cancel| cancel.requested <= now).map(|cancel| at(cancel.requested)),
         "archived_at": is_archived.then(|| at(batch.forgotten)),
         "results_url": results,
     })

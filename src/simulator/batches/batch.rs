@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::answers::{Model, Said};
+use super::super::answers::{BatchAnswer, Model};
 use super::super::faults::FaultKind as LiveFault;
 use super::super::model::hash;
 use super::faults::{FaultKind, Faults};
@@ -84,7 +84,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub enum Outcome {
     /// With an answer.
-    Answered(Box<Said>),
+    Answered(Box<BatchAnswer>),
     /// With a status and an error; 0 = no status.
     Refused(u16, Value),
     /// Too late.
@@ -111,7 +111,7 @@ pub fn plan(created: f64, takes: f64, expires: f64, order: &Order, faults: &Faul
     }
     let cancelled = |kind| if let FaultKind::CancelAfter(part) = kind { Some(part) } else { None };
     if let Some(at) = faults.find(cancelled).map(|part| timing.when(part)) {
-        timing.cancel = Some(Cancel { asked: at, effect: at });
+        timing.cancel = Some(Cancel { requested: at, effect: at });
     }
     timing
 }
@@ -266,7 +266,7 @@ impl Batch {
         while self.done < done.min(self.total) {
             let line = self.sequence.get(self.done).map_or(self.done, |line| *line as usize);
             self.done += 1;
-            self.settle(line, model, ledger);
+            self.answer_line(line, model, ledger);
         }
         let phase = self.timing.phase(now);
         if !phase.is_end() {
@@ -310,7 +310,7 @@ impl Batch {
     }
 
     /// Answers a line.
-    fn settle(&mut self, line: usize, model: &Model, ledger: &Books) {
+    fn answer_line(&mut self, line: usize, model: &Model, ledger: &Books) {
         if self.faults.hits_line(line, FaultKind::DropLines) || self.faults.has(FaultKind::NoOutputFile) {
             return;
         }

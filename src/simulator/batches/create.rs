@@ -55,8 +55,8 @@ impl State {
         if faults.has(FaultKind::Create500NotMade) {
             return Err(Trouble::Status(500));
         }
-        let refused = self.refusal(&order, &faults, now).or_else(|| self.queue_full(&mut order, &faults));
-        if let Some(trouble) = refused {
+        let rejected = self.refusal(&order, &faults, now).or_else(|| self.queue_full(&mut order, &faults));
+        if let Some(trouble) = rejected {
             // It is known that there is no batch.
             nonce.iter().for_each(|nonce| self.ledger.open().looked(nonce));
             return Err(trouble);

@@ -11,7 +11,7 @@ use super::clock::rfc3339;
 use super::faults::FaultKind;
 use super::gemini_files;
 use super::lines::{Checked, Raw, Rules};
-use super::openai::refused;
+use super::openai::rejected;
 use super::order::{Label, Order};
 use super::provider::Provider;
 use super::state::State;
@@ -24,13 +24,13 @@ const PAGE: (usize, usize) = (50, 1000);
 
 /// What is asked for; both spellings, as protobuf's JSON takes them.
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct CreateBody<'a> {
     #[serde(borrow)]
-    batch: Option<AskedBatch<'a>>,
+    batch: Option<CreateBatch<'a>>,
 }
 
 #[derive(Deserialize)]
-struct AskedBatch<'a> {
+struct CreateBatch<'a> {
     #[serde(alias = "display_name", rename = "displayName")]
     display_name: Option<String>,
     #[serde(borrow, alias = "input_config", rename = "inputConfig")]
@@ -97,8 +97,8 @@ fn missing(call: &Call, id: &str) -> Reply {
 }
 
 fn create(state: &mut State, call: &Call, model: &str, verb: &str, now: f64) -> Reply {
-    let batch = match serde_json::from_slice::<Asked<'_>>(&call.body) {
-        Ok(Asked { batch: Some(batch) }) => batch,
+    let batch = match serde_json::from_slice::<CreateBody<'_>>(&call.body) {
+        Ok(CreateBody { batch: Some(batch) }) => batch,
         Ok(_) => return call.error(400, "batch is required"),
         Err(error) => return call.error(400, &format!("Invalid JSON payload received: {error}")),
     };
@@ -141,7 +141,7 @@ fn create(state: &mut State, call: &Call, model: &str, verb: &str, now: f64) -> 
     };
     match state.create(order, &checked.banned, now) {
         Ok(place) => Reply::ok(tell(&state.batches[place], state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 

@@ -56,11 +56,11 @@ fn forbidden(call: &Call, id: &str) -> Reply {
 }
 
 fn begin(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
-    let text = |name: &str| asked.pointer(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| requested.pointer(name).and_then(Value::as_str).map(str::to_owned);
     let id = match text("/file/name") {
         None => state.file_id(Provider::Gemini),
         Some(name) => {

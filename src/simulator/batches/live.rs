@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::super::answers::{Model, Refusal, Said};
+use super::super::answers::{BatchAnswer, Model, Refusal};
 use super::super::dialect::Dialect;
 use super::super::dialects;
 use super::super::invalid::Invalid;
@@ -35,7 +35,7 @@ pub fn dialect(endpoint: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
 ///
 /// # Errors
 /// The status and the body of the error that it would give.
-pub fn answer(order: &Order, line: usize, model: &Model) -> Result<Said, Refusal> {
+pub fn answer(order: &Order, line: usize, model: &Model) -> Result<BatchAnswer, Refusal> {
     let body = order.lines.body(line);
     let (endpoint, body) = sent(order, body);
     let Some((dialect, named)) = dialect(endpoint) else {

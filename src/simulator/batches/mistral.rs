@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::call::{Call, Reply};
 use super::faults::FaultKind;
 use super::lines::{Checked, Lines, Problem, Raw, Rules};
-use super::openai::{metadata, refused};
+use super::openai::{metadata, rejected};
 use super::order::Order;
 use super::provider::Provider;
 use super::state::State;
@@ -26,7 +26,7 @@ const USUAL_HOURS: f64 = 24.0;
 const MOST_HOURS: f64 = 168.0;
 
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct CreateBody<'a> {
     endpoint: Option<String>,
     model: Option<String>,
     input_files: Option<Vec<String>>,
@@ -75,19 +75,19 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match serde_json::from_slice::<Asked<'_>>(&call.body) {
-        Ok(asked) => asked,
+    let requested = match serde_json::from_slice::<CreateBody<'_>>(&call.body) {
+        Ok(requested) => requested,
         Err(error) => return call.error(422, &format!("the body is not as expected: {error}")),
     };
-    let Some(endpoint) = asked.endpoint.filter(|endpoint| ENDPOINTS.contains(&endpoint.as_str())) else {
+    let Some(endpoint) = requested.endpoint.filter(|endpoint| ENDPOINTS.contains(&endpoint.as_str())) else {
         return call.error(422, &format!("endpoint must be one of {}", ENDPOINTS.join(", ")));
     };
-    let Some(model) = asked.model else { return call.error(422, "model is required") };
-    let label = match metadata(asked.metadata.as_ref()) {
+    let Some(model) = requested.model else { return call.error(422, "model is required") };
+    let label = match metadata(requested.metadata.as_ref()) {
         Ok(label) => label,
         Err(problem) => return call.error(422, &problem),
     };
-    let hours = asked.timeout_hours.unwrap_or(USUAL_HOURS);
+    let hours = requested.timeout_hours.unwrap_or(USUAL_HOURS);
     if !(1.0..=MOST_HOURS).contains(&hours) {
         return call.error(422, &format!("timeout_hours must be from 1 to {MOST_HOURS}"));
     }
@@ -99,7 +99,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
         problems.extend(checked.problems);
         banned.extend(checked.banned);
     };
-    match (asked.input_files.as_deref(), &asked.requests) {
+    match (requested.input_files.as_deref(), &requested.requests) {
         (None | Some([]), Some(requests)) => {
             let most = MOST_INLINE.min(rules.most_lines);
             take(Checked::list(&call.body, requests, &Rules { most_lines: most, ..rules }));
@@ -129,7 +129,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &banned, now) {
         Ok(place) => Reply::ok(tell(&state.batches[place], state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 

@@ -41,11 +41,11 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
-    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let text = |name: &str| requested.get(name).and_then(Value::as_str);
     let (Some(file), Some(endpoint)) = (text("input_file_id"), text("endpoint")) else {
         return call.error(400, "input_file_id and endpoint are required");
     };
@@ -59,7 +59,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     let Some(window) = text("completion_window").and_then(|window| days(call.provider, window)) else {
         return call.error(400, "completion_window must be '24h'");
     };
-    let label = match metadata(asked.get("metadata")) {
+    let label = match metadata(requested.get("metadata")) {
         Ok(label) => label,
         Err(problem) => return call.error(400, &problem),
     };
@@ -102,12 +102,12 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &checked.banned, now) {
         Ok(place) => Reply::ok(tell(&state.batches[place], state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 
 /// What is told in place of a new batch.
-pub fn refused(call: &Call, trouble: Trouble) -> Reply {
+pub fn rejected(call: &Call, trouble: Trouble) -> Reply {
     match trouble {
         Trouble::Reset => Reply::Reset,
         Trouble::Status(status) => call.error_with(status, Some("server_error"), "The server had an error."),
@@ -222,7 +222,7 @@ fn tell(batch: &Batch, epoch: f64, now: f64) -> Value {
         "expires_at": if timing.expires.is_finite() { at(timing.expires) } else { Value::Null },
         "finalizing_at": since(runs && timing.cancel.is_none(), timing.computed), "completed_at": end(Phase::Completed),
         "failed_at": end(Phase::Failed), "expired_at": end(Phase::Expired),
-        "cancelling_at": timing.cancel.map_or(Value::Null, |cancel| since(true, cancel.asked)),
+        "cancelling_at": timing.cancel.map_or(Value::Null, |cancel| since(true, cancel.requested)),
         "cancelled_at": end(Phase::Cancelled), "request_counts": counts, "metadata": label.map(Label::value),
     });
     if is_azure && !phase.is_end() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::batch::Batch;
 use super::call::{Call, Reply};
 use super::lines::{Checked, Raw, Rules};
-use super::openai::refused;
+use super::openai::rejected;
 use super::order::Order;
 use super::provider::Provider;
 use super::state::State;
@@ -18,7 +18,7 @@ const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/responses", "/v1/embe
 const PAGE: (usize, usize) = (20, 100);
 
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct CreateBody<'a> {
     #[serde(borrow)]
     endpoint: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -65,10 +65,11 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&call.body) else {
+    let Ok(requested) = serde_json::from_slice::<CreateBody<'_>>(&call.body) else {
         return call.error(400, "the body is not JSON with endpoint, model and requests");
     };
-    let (Some(endpoint), Some(model), Some(requests)) = (asked.endpoint, asked.model, asked.requests) else {
+    let (Some(endpoint), Some(model), Some(requests)) = (requested.endpoint, requested.model, requested.requests)
+    else {
         return call.error(400, "endpoint, model and requests are required");
     };
     // The body is read as a stream there.
@@ -108,7 +109,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &checked.banned, now) {
         Ok(place) => Reply::Json(202, tell(&state.batches[place], state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 

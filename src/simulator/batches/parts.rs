@@ -37,18 +37,18 @@ fn is_own(state: &mut State, call: &Call, id: &str) -> bool {
 }
 
 fn begin(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
-    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let text = |name: &str| requested.get(name).and_then(Value::as_str);
     let (Some(name), Some("batch")) = (text("filename"), text("purpose")) else {
         return call.error(400, "filename and purpose are required, and the purpose must be 'batch'");
     };
     let id = format!("upload_{}", state.letters("0123456789abcdef", 32));
     let session = Session {
         account: call.account,
-        id: asked.get("bytes").and_then(Value::as_u64).unwrap_or_default().to_string(),
+        id: requested.get("bytes").and_then(Value::as_u64).unwrap_or_default().to_string(),
         name: name.to_owned(),
         kind: text("mime_type").unwrap_or_default().to_owned(),
         bytes: Vec::new(),
@@ -98,14 +98,14 @@ fn part(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
 }
 
 fn complete(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
     if !is_own(state, call, id) {
         return call.missing("Upload", id);
     }
-    let parts = asked.get("part_ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let parts = requested.get("part_ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut bytes = Vec::new();
     for part in parts.clone() {
         match state.sessions.get(part).filter(|session| session.id == id) {

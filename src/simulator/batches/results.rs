@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::super::answers::Said;
+use super::super::answers::BatchAnswer;
 use super::batch::{Batch, Outcome};
 use super::faults::FaultKind;
 use super::provider::Provider;
@@ -21,8 +21,8 @@ enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn said(said: &'a Said) -> Self {
-        let text = std::str::from_utf8(&said.body).ok();
+    fn answer(answer: &'a BatchAnswer) -> Self {
+        let text = std::str::from_utf8(&answer.body).ok();
         text.and_then(|text| serde_json::from_str(text).ok()).map_or(Self::Tree(&Value::Null), Self::Raw)
     }
 }
@@ -99,7 +99,7 @@ pub fn write(batch: &mut Batch, line: usize, outcome: &Outcome) {
         }
         Provider::Gemini => {
             let (response, error) = match outcome {
-                Outcome::Answered(said) => (Some(Body::said(said)), None),
+                Outcome::Answered(answer) => (Some(Body::answer(answer)), None),
                 Outcome::Refused(status, body) => (None, Some(google_error(*status, body))),
                 _ => return,
             };
@@ -111,13 +111,13 @@ pub fn write(batch: &mut Batch, line: usize, outcome: &Outcome) {
         }
         Provider::Xai => {
             let (batch_result, error) = match outcome {
-                Outcome::Answered(said) => {
+                Outcome::Answered(answer) => {
                     let name = if batch.order.lines.body(line).starts_with(b"{\"responses\"") {
                         "responses"
                     } else {
                         "chat_get_completion"
                     };
-                    (Some(json!({"response": {name: Body::said(said)}})), None)
+                    (Some(json!({"response": {name: Body::answer(answer)}})), None)
                 }
                 Outcome::Refused(status, body) => (None, Some(json!({"code": status, "message": message_of(body)}))),
                 _ => return,
@@ -165,8 +165,8 @@ fn openai(
         tells.then(|| (None, Some(json!({"code": code, "message": message})), true))
     };
     match outcome {
-        Outcome::Answered(said) => {
-            let response = Response { status_code: 200, request_id: request_id(), body: Body::said(said) };
+        Outcome::Answered(answer) => {
+            let response = Response { status_code: 200, request_id: request_id(), body: Body::answer(answer) };
             Some((Some(response), None, false))
         }
         Outcome::Refused(status, body) if provider == Provider::Together => {
@@ -185,7 +185,7 @@ fn openai(
 
 fn anthropic(outcome: &Outcome) -> AnthropicResult<'_> {
     let (r#type, message, error) = match outcome {
-        Outcome::Answered(said) => ("succeeded", Some(Body::said(said)), None),
+        Outcome::Answered(answer) => ("succeeded", Some(Body::answer(answer)), None),
         Outcome::Refused(0, _) => {
             ("errored", None, Some(Provider::Anthropic.error(500, None, "Internal server error")))
         }

@@ -226,9 +226,9 @@ impl State {
         self.ledger.open().called("cancel");
         let effect = now + CANCELLING * self.settings.delay;
         let batch = &mut self.batches[place];
-        if batch.end.is_none() && batch.timing.cancel.is_none_or(|cancel| cancel.asked > now) {
+        if batch.end.is_none() && batch.timing.cancel.is_none_or(|cancel| cancel.requested > now) {
             let never = batch.faults.has(FaultKind::Stuck(Phase::Cancelling));
-            batch.timing.cancel = Some(Cancel { asked: now, effect: if never { f64::INFINITY } else { effect } });
+            batch.timing.cancel = Some(Cancel { requested: now, effect: if never { f64::INFINITY } else { effect } });
         }
         self.advance(now);
     }
@@ -237,7 +237,7 @@ impl State {
     pub fn delete(&mut self, place: usize, now: f64) {
         let batch = &mut self.batches[place];
         if batch.end.is_none() {
-            batch.timing.cancel = Some(Cancel { asked: now, effect: now });
+            batch.timing.cancel = Some(Cancel { requested: now, effect: now });
             self.advance(now);
         }
         self.batches[place].delete();

@@ -59,11 +59,11 @@ impl World {
     }
 
     fn get(&mut self, path: &str) -> (u16, Value) {
-        told(self.raw(Method::GET, path, "", Bytes::new()))
+        parts(self.raw(Method::GET, path, "", Bytes::new()))
     }
 
     fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
-        told(self.raw(Method::POST, path, "application/json", body.to_string().into()))
+        parts(self.raw(Method::POST, path, "application/json", body.to_string().into()))
     }
 
     /// The lines of a file of results; `Err`: what was sent when the connection was closed.
@@ -91,7 +91,7 @@ impl World {
              form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\r\n--X--\r\n",
             lines.join("\n")
         );
-        let (status, file) = told(self.raw(Method::POST, "files", "multipart/form-data; boundary=X", form.into()));
+        let (status, file) = parts(self.raw(Method::POST, "files", "multipart/form-data; boundary=X", form.into()));
         assert_eq!(status, 200, "{file}");
         file["id"].as_str().unwrap().to_owned()
     }
@@ -100,9 +100,9 @@ impl World {
     fn create(&mut self, count: usize) -> (u16, Value) {
         let file = self.upload(count);
         self.now += 100.0; // Azure has looked at it
-        let asked = json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h",
+        let requested = json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h",
             "metadata": {"nonce": "x"}});
-        self.post("batches", &asked)
+        self.post("batches", &requested)
     }
 
     fn look(&mut self, batch: &Value) -> Value {
@@ -119,7 +119,7 @@ impl World {
 }
 
 /// Status and body; 0 for a connection that was closed.
-fn told(reply: Reply) -> (u16, Value) {
+fn parts(reply: Reply) -> (u16, Value) {
     match reply {
         Reply::Json(status, value) | Reply::Headers(status, value, _) => (status, value),
         Reply::Reset => (0, Value::Null),
@@ -143,7 +143,7 @@ fn a_batch_goes_its_way() {
     let content = format!("files/{}/content", done["output_file_id"].as_str().unwrap());
     assert_eq!(world.lines(&content).unwrap().len(), 20);
     world.now += 30.0 * DAY;
-    let gone = told(world.raw(Method::GET, &content, "", Bytes::new()));
+    let gone = parts(world.raw(Method::GET, &content, "", Bytes::new()));
     assert_eq!(gone.0, 404);
     assert_eq!(world.state.ledger.open().paid_twice, 0);
 }
@@ -248,7 +248,7 @@ fn results_are_not_what_was_asked_for() {
     let (_, batch) = world.create(20);
     world.now += 100.0;
     let file = world.look(&batch)["output_file_id"].as_str().unwrap().to_owned();
-    assert_eq!(told(world.raw(Method::GET, &format!("files/{file}/content"), "", Bytes::new())).0, 404);
+    assert_eq!(parts(world.raw(Method::GET, &format!("files/{file}/content"), "", Bytes::new())).0, 404);
     let mut world = World::with(Provider::OpenAi, &["cut_download"]);
     let (_, batch) = world.create(20);
     world.now += 100.0;
@@ -308,17 +308,17 @@ fn too_many_and_too_often() {
 fn an_azure_file_is_looked_at_first() {
     let mut world = World::new(Provider::Azure, Settings { delay: 100.0, ..Settings::default() });
     let file = world.upload(1);
-    let asked = json!({"input_file_id": file, "endpoint": "/chat/completions", "completion_window": "24h"});
+    let requested = json!({"input_file_id": file, "endpoint": "/chat/completions", "completion_window": "24h"});
     assert_eq!(world.get(&format!("files/{file}")).1["status"], "pending");
-    assert_eq!(world.post("batches", &asked).0, 400);
+    assert_eq!(world.post("batches", &requested).0, 400);
     world.now = 25.0;
     assert_eq!(world.get(&format!("files/{file}")).1["status"], "processed");
-    assert_eq!(world.post("batches", &asked).1["error_file_id"], "");
+    assert_eq!(world.post("batches", &requested).1["error_file_id"], "");
 }
 
 #[test]
 fn gemini_gives_all_or_nothing_and_mixes_inline_answers_on_demand() {
-    let asked = |count: usize| {
+    let requested = |count: usize| {
         let request = |number: usize| {
             json!({"request": {"contents": [{"parts": [{"text": format!("question {number}")}]}]},
                 "metadata": {"key": format!("n-{number}")}})
@@ -332,20 +332,20 @@ fn gemini_gives_all_or_nothing_and_mixes_inline_answers_on_demand() {
         ("label_dropped", "BATCH_STATE_SUCCEEDED", 20),
     ] {
         let mut world = World::with(Provider::Gemini, &[fault]);
-        let (_, made) = world.post("models/m:batchGenerateContent", &asked(20));
+        let (_, made) = world.post("models/m:batchGenerateContent", &requested(20));
         world.now += 2.0 * DAY;
-        let (_, told) = world.get(made["name"].as_str().unwrap());
-        assert_eq!((&told["metadata"]["state"], world.state.ledger.open().texts.len()), (&state.into(), paid));
-        assert_eq!(told.get("response").is_some(), paid > 0, "{told}");
-        assert_eq!(told["metadata"].get("displayName").is_some(), fault != "label_dropped");
+        let (_, parts) = world.get(made["name"].as_str().unwrap());
+        assert_eq!((&parts["metadata"]["state"], world.state.ledger.open().texts.len()), (&state.into(), paid));
+        assert_eq!(parts.get("response").is_some(), paid > 0, "{parts}");
+        assert_eq!(parts["metadata"].get("displayName").is_some(), fault != "label_dropped");
     }
     for (fault, is_mixed) in [("gone", false), ("shuffle", true), ("no_content_type", false)] {
         let mut world = World::with(Provider::Gemini, &[fault]);
-        let (_, made) = world.post("models/m:batchGenerateContent", &asked(20));
+        let (_, made) = world.post("models/m:batchGenerateContent", &requested(20));
         world.now += DAY;
-        let (_, told) = world.get(made["name"].as_str().unwrap());
-        let all = told["response"]["inlinedResponses"]["inlinedResponses"].as_array();
-        assert_eq!(all.is_none(), fault == "gone", "{told}");
+        let (_, parts) = world.get(made["name"].as_str().unwrap());
+        let all = parts["response"]["inlinedResponses"]["inlinedResponses"].as_array();
+        assert_eq!(all.is_none(), fault == "gone", "{parts}");
         let keys: Vec<_> = all.into_iter().flatten().map(|one| one["metadata"]["key"].as_str()).collect();
         assert_eq!(keys.iter().all(Option::is_none), is_mixed || fault == "gone");
     }

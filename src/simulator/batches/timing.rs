@@ -45,7 +45,7 @@ impl Phase {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cancel {
     /// When it was asked for.
-    pub asked: f64,
+    pub requested: f64,
     /// When the batch ends by it.
     pub effect: f64,
 }
@@ -131,7 +131,7 @@ impl Timing {
             return how;
         }
         match self.cancel {
-            Some(cancel) if now >= cancel.asked => Phase::Cancelling,
+            Some(cancel) if now >= cancel.requested => Phase::Cancelling,
             _ if now < self.started => Phase::Waiting,
             _ if now < self.computed => Phase::Running,
             _ => Phase::Writing,
@@ -187,7 +187,7 @@ mod tests {
         timing.fails = true;
         assert_eq!((timing.phase(0.5), timing.phase(1.0), timing.share(9.0)), (Phase::Waiting, Phase::Failed, 0.0));
         let mut timing = Timing::new(0.0, 10.0, DAY);
-        timing.cancel = Some(Cancel { asked: 3.0, effect: 5.0 });
+        timing.cancel = Some(Cancel { requested: 3.0, effect: 5.0 });
         let phases = [2.0, 4.0, 5.0].map(|now| timing.phase(now));
         assert_eq!(phases, [Phase::Running, Phase::Cancelling, Phase::Cancelled]);
         assert!((timing.share(1e9) - 0.5).abs() < 1e-9);

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::call::{Call, Reply};
 use super::clock::rfc3339;
 use super::lines::{Checked, Rules};
-use super::openai::refused;
+use super::openai::rejected;
 use super::order::Order;
 use super::provider::Provider;
 use super::state::State;
@@ -43,11 +43,11 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
-    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let text = |name: &str| requested.get(name).and_then(Value::as_str);
     if text("endpoint") != Some(ENDPOINT) {
         return call.error(400, &format!("endpoint must be {ENDPOINT}"));
     }
@@ -78,7 +78,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &checked.banned, now) {
         Ok(place) => Reply::Json(201, json!({"job": tell(&state.batches[place], state.epoch, now)})),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 

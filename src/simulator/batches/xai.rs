@@ -9,7 +9,7 @@ use super::call::{Call, Reply};
 use super::clock::rfc3339;
 use super::faults::FaultKind;
 use super::lines::{Checked, Lines, Raw, Rules};
-use super::openai::refused;
+use super::openai::rejected;
 use super::order::{Label, Order};
 use super::provider::Provider;
 use super::state::State;
@@ -97,11 +97,11 @@ fn page(call: &Call, name: &str, all: usize, entry: impl Fn(usize) -> Value) -> 
 }
 
 fn create(state: &mut State, call: &Call, now: f64) -> Reply {
-    let asked = match call.json() {
-        Ok(asked) => asked,
+    let requested = match call.json() {
+        Ok(requested) => requested,
         Err(reply) => return reply,
     };
-    let text = |name: &str| asked.get(name).and_then(Value::as_str);
+    let text = |name: &str| requested.get(name).and_then(Value::as_str);
     let Some(label) = text("name") else { return call.error(400, "name is required") };
     let (mut lines, mut file) = (Lines::default(), None);
     let mut banned = Vec::new();
@@ -130,7 +130,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     };
     match state.create(order, &banned, now) {
         Ok(place) => Reply::ok(tell(&state.batches[place], state.epoch, now)),
-        Err(trouble) => refused(call, trouble),
+        Err(trouble) => rejected(call, trouble),
     }
 }
 
@@ -149,12 +149,12 @@ fn add(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
         );
         return call.error(413, &format!("a request may have at most {MOST_ADDED} bytes"));
     }
-    let asked = match serde_json::from_slice::<Added<'_>>(&call.body) {
-        Ok(asked) => asked.batch_requests,
+    let requested = match serde_json::from_slice::<Added<'_>>(&call.body) {
+        Ok(requested) => requested.batch_requests,
         Err(error) => return call.error(400, &format!("the body is not as expected: {error}")),
     };
     let room = state.settings.most_lines(Provider::Xai).saturating_sub(batch.total);
-    let checked = Checked::list(&call.body, &asked, &Rules { most_lines: room, ..Rules::default() });
+    let checked = Checked::list(&call.body, &requested, &Rules { most_lines: room, ..Rules::default() });
     if let Some(problem) = checked.problems.first() {
         return call.error(400, &problem.message);
     }
@@ -185,7 +185,7 @@ fn tell(batch: &Batch, epoch: f64, now: f64) -> Value {
     let pending = batch.total - done.min(batch.total);
     let label = batch.order.label.as_ref().filter(|_| !batch.faults.has(FaultKind::LabelDropped));
     let (input, output) = batch.usage;
-    let cancel = batch.timing.cancel.filter(|cancel| cancel.asked <= now);
+    let cancel = batch.timing.cancel.filter(|cancel| cancel.requested <= now);
     let mut told = json!({
         "batch_id": batch.id, "name": label.map_or("".into(), Label::value), "create_time": at(batch.timing.created),
         "expire_time": at(batch.timing.expires), "create_api_key_id": format!("{:016x}", batch.order.account),
@@ -194,7 +194,7 @@ fn tell(batch: &Batch, epoch: f64, now: f64) -> Value {
         "cost_breakdown": {"total_cost_usd_ticks": input * TICKS.0 + output * TICKS.1},
     });
     if let Some(cancel) = cancel {
-        told["cancel_time"] = at(cancel.asked).into();
+        told["cancel_time"] = at(cancel.requested).into();
     }
     if let Some((id, _)) = &batch.order.file {
         told["input_file_id"] = id.clone().into();

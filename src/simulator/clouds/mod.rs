@@ -142,12 +142,12 @@ impl Clouds {
             let known = self.state().tokens.get(token).copied();
             return match known {
                 Some((of, end)) if of == cloud && end > Instant::now() => Ok(()),
-                Some((of, _)) if of == cloud => Err(refused(cloud, "expired")),
-                _ => Err(refused(cloud, "unknown")),
+                Some((of, _)) if of == cloud => Err(rejection(cloud, "expired")),
+                _ => Err(rejection(cloud, "unknown")),
             };
         }
         if cloud != Cloud::Aws {
-            return Err(refused(cloud, "missing"));
+            return Err(rejection(cloud, "missing"));
         }
         self.check_signature(head, body)
     }
@@ -222,7 +222,7 @@ impl Clouds {
 }
 
 /// A request without a good token, in the words of a cloud.
-fn refused(cloud: Cloud, why: &'static str) -> Rejection {
+fn rejection(cloud: Cloud, why: &'static str) -> Rejection {
     let body = match cloud {
         Cloud::Aws => {
             named_error("AccessDeniedException", "Authentication failed: Please make sure your API Key is valid.")
