@@ -90,7 +90,7 @@ struct Inner {
 }
 
 /// What is sent, or why nothing can be.
-type Question = Result<Request, String>;
+type Question = Result<Box<Request>, String>;
 
 /// A request, and what is needed of it when the reply is there.
 struct Request {
@@ -177,6 +177,10 @@ impl Provider for Client {
                 return Box::pin(client.attempt_marked(ask)).await;
             }
             if client.heads.are_untried() && ask.marks().is_some_and(Marks::say_something) {
+                return Box::pin(client.attempt_marked(ask)).await;
+            }
+            if ask.has_state() {
+                // It may have to be sent once more without what the server does not take.
                 return Box::pin(client.attempt_marked(ask)).await;
             }
             let question = client.question(&ask, None);
@@ -323,8 +327,15 @@ impl Inner {
         let is_wanted = |streams: &&Streams| streams.is_wanted || ask.listener.is_some();
         let streams = self.streams.as_ref().filter(is_wanted);
         let streams = streams.filter(|streams| !streams.refused.load(Ordering::Relaxed));
-        let (question, listener) = (self.question(ask, streams), ask.listener.as_ref());
-        let mut outcome = self.complete(self.ask(&question, streams, listener).await, &question);
+        let (mut question, listener) = (self.question(ask, streams), ask.listener.as_ref());
+        let mut outcome = self.ask(&question, streams, listener).await;
+        if let (Err(error), Ok(request)) = (&outcome, &mut question)
+            && let Some(body) = self.dialect.without_thoughts(&request.body, error)
+        {
+            request.body = body.into();
+            outcome = self.ask(&question, streams, listener).await;
+        }
+        let mut outcome = self.complete(outcome, &question);
         if streams.is_some_and(|streams| !streams.is_wanted)
             && listener.is_some_and(|listener| listener.is_of_beginning())
             && let Ok(reply) = &mut outcome
@@ -368,7 +379,7 @@ impl Inner {
         let may_go_on = !self.options.tools.is_empty() || self.options.keeps_turns;
         let after = (may_go_on && self.dialect.binds_thoughts(&self.options))
             .then(|| state::number_of(&self.options, &ask.turns()));
-        Ok(Request { body: body.finish(), key, after })
+        Ok(Box::new(Request { body: body.finish(), key, after }))
     }
 
     /// Sends a request, and reads what comes of it.
@@ -410,13 +421,15 @@ impl Inner {
         listener: Option<&Arc<Listener>>,
     ) -> Result<Reply, ProviderError> {
         let request = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
-        let mut sent = self.send(&request.body, request.key.as_deref(), streams, listener).await;
-        if let Err(error) = &sent
-            && let Some(body) = self.dialect.without_thoughts(&request.body, error)
-        {
-            sent = Box::pin(self.send(&body.into(), request.key.as_deref(), streams, listener)).await;
+        // What is not needed later is not held while the request is open.
+        let mut received = match streams {
+            None => self.transport.post(&request.body, request.key.as_deref()).await?,
+            // In a box, for it takes more, and most requests are none of these.
+            Some(_) => Box::pin(self.send(&request.body, request.key.as_deref(), streams, listener)).await?,
+        };
+        if streams.is_none() {
+            received = streamed::fold_unasked(&*self.dialect, &self.options.model, received)?;
         }
-        let mut received = sent?;
         self.secrets.mask(&mut received, key_of(question));
         let mut answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;

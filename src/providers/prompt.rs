@@ -227,6 +227,12 @@ impl Ask {
         turns
     }
 
+    /// Whether a turn has what its provider wants back.
+    pub fn has_state(&self) -> bool {
+        let Prompt::Messages(messages) = &self.prompt else { return false };
+        messages.iter().any(|message| message.state.is_some() || in_calls(&message.tool_calls).is_some())
+    }
+
     /// Whether there is more than text.
     pub fn has_media(&self) -> bool {
         match &self.prompt {
