@@ -428,7 +428,7 @@ impl Inner {
             Some(_) => Box::pin(self.send(&request.body, request.key.as_deref(), streams, listener)).await?,
         };
         if streams.is_none() {
-            received = streamed::fold_unasked(&*self.dialect, &self.options.model, received)?;
+            received = streamed::fold_unrequested(&*self.dialect, &self.options.model, received)?;
         }
         self.secrets.mask(&mut received, key_of(question));
         let mut answer =

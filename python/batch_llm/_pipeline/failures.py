@@ -271,7 +271,8 @@ class Failures:
                 self._pipeline.answer_others(result.submission_index or 0, result)
                 if self._pipeline.has_post_processor and not await self._pipeline.call_post_processor(result):
                     return
-            self._pipeline.record_rejected(ended)
+            if ended:
+                self._pipeline.record_rejected(ended)
 
     def _ended(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
         estimation = self._limits.failures.pop(index, None)

@@ -138,17 +138,17 @@ class RunStore:
 
     def note(self, event: str) -> None:
         """Keep an event of the run, a JSON object: what was done to it from outside. From any thread."""
-        if self._journal is not None and self.failure is None:
-            self._hand_over(self._journal.note, event, "What was done to the run")
+        self._hand_over(lambda journal: journal.note(event), "What was done to the run")
 
     def note_bound_over_time(self, text: str) -> None:
         """Keep what bounded the run over time, a JSON object, in place of the one before."""
-        if self._journal is not None and self.failure is None:
-            self._hand_over(self._journal.note_bound_over_time, text, "What bounded the run over time")
+        self._hand_over(lambda journal: journal.note_bound_over_time(text), "What bounded the run over time")
 
-    def _hand_over(self, note: Callable[[str], int], text: str, what: str) -> None:
+    def _hand_over(self, note: Callable[[Journal], int], what: str) -> None:
+        if self._journal is None or self.failure is not None:
+            return
         try:
-            note(text)
+            note(self._journal)
         except (ArtifactError, ValueError) as error:
             self._log.event(logging.WARNING, "event_not_stored", "%s is not stored: %s", what, error)
 

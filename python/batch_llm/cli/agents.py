@@ -138,7 +138,7 @@ def _name_options(tool: Callable[..., Any], options: type) -> None:
     named = [
         inspect.Parameter(name, kind, default=False if hint is bool else None, annotation=hint) for name, hint in hints
     ]
-    tool.__signature__ = inspect.Signature([*own, *named], return_annotation=dict[str, Any])  # type: ignore[attr-defined]
+    vars(tool)["__signature__"] = inspect.Signature([*own, *named], return_annotation=dict[str, Any])
 
 
 _name_options(run, RunOptions)
