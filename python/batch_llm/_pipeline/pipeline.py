@@ -359,7 +359,7 @@ class Pipeline:
             self.reused(self.run_store.answered(index, result))
 
     def record_rejected(self, results: list[WorkItemResult[Any, Any]]) -> None:
-        """Count items, at least one, that never started and have ended for the same reason; their results are in place."""
+        """Count items (at least one) that never started and ended for the same reason; their results are in place."""
         for result in results:
             self.run.counters.count_not_sent(result)
         self.run.engine.record_rejected(len(results), results[0]._error_name or "unknown")
