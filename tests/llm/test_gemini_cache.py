@@ -243,7 +243,7 @@ def test_a_child_that_was_forked_during_a_renewal_does_not_wait_for_it():
 
 async def test_a_copy_of_a_strategy_has_a_lock_of_its_own():
     strategy = over(Service())
-    async with strategy._change.held():
+    async with strategy._change.locked():
         other = copy.deepcopy(strategy)
         await asyncio.wait_for(ask(other), 60)
     assert pickle.loads(pickle.dumps(strategy._change)) is not strategy._change

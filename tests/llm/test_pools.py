@@ -263,12 +263,12 @@ def _model(**options):
         (
             lambda: pool([llm("openai:m", api_key=lambda: "k")]),
             ValueError,
-            "function for its key",
+            "function as api_key",
         ),
         (
             lambda: pool([EmbeddingStrategy("openai:text-embedding-3-small", api_key="k")]),
             ValueError,
-            "embeddings",
+            "embedding strategy",
         ),
         (lambda: pool([_model()], escalate_if=len), ValueError, "escalate_if needs a fallback"),
         (lambda: pool([_model()], fallback=[_model()], escalate_if=1), TypeError, "escalate_if must be a function"),

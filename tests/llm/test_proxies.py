@@ -92,7 +92,7 @@ async def test_cuts_at_any_byte_lose_nothing_and_are_never_answers(dialect, stre
         batch = await process_prompts(strategy, prompts, config=config, preserve_order=True)
         cut = proxy.cut
     assert batch.outputs() == expected
-    assert cut > 10
+    assert cut >= 3
 
 
 @pytest.mark.parametrize(("tls", "http2"), CONNECTIONS)

@@ -58,7 +58,7 @@ def assert_written_once(provider: SimulatedProvider, items: int = HEADS * EACH, 
     assert caches is not None
     assert provider.stats.requests == items
     assert items - 3 * heads <= caches.hits <= min(items - heads, caches.possible_hits)
-    assert caches.cost <= 1.5 * caches.ideal_cost
+    assert caches.cost <= 2 * caches.ideal_cost
     return int(caches.hits)
 
 
@@ -203,7 +203,7 @@ async def test_each_reason_for_a_miss_has_its_words():
     counts = {"hit": 1_000, "first": 1, "expired": 2, "unwritten": 1, "absent": 3, "changed": 4, "short": 5}
     stats = dataclasses.replace(batch.stats, prompt_cache={**counts, "too_short": 6})
     words = [
-        "1,000 of 1,022 requests read it; 1 was the first with their prefix",
+        "1,000 of 1,022 requests read it; 1 was the first with its prefix",
         "2 came after the entry had expired",
         "1 was sent while the entry was being written",
         "4 no longer began with it, because a hook had changed the prompt",

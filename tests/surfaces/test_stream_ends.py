@@ -249,7 +249,9 @@ async def test_failures_that_are_alike_are_logged_a_few_times(caplog):
     await process_prompts(strategy, ["a"] * 100, config=quick(concurrency=5))
     lines = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert sum("failed and will be retried" in line for line in lines) == 3
-    assert sum("failed after" in line for line in lines) == 3
+    assert sum("failed after" in line and "ValueError: no" in line for line in lines) == 3
+    # How many items use up their attempts on these depends on the order in which they come back.
+    assert sum("failed after" in line and "ConnectionError" in line for line in lines) <= 3
     assert sum("further ones like this are logged at DEBUG" in line for line in lines) == 2
 
 

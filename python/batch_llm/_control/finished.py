@@ -119,7 +119,7 @@ class FinishedRun:
         found: Any = self._last_words().get("explanation")
         stored = self._over_time() if over_time or found is None else None
         if found is None and stored is not None:
-            found = _of_killed(stored)
+            found = _of_killed(stored, self._look().items)
         if found is None:
             raise ControlError(
                 "store", "the run was killed early, or is older than this command: what limited it is not known"
@@ -233,13 +233,13 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def _of_killed(stored: dict[str, Any]) -> dict[str, Any] | None:
-    """What limited a run that was killed, up to when it was written last; None: that was at once."""
+def _of_killed(stored: dict[str, Any], items: int) -> dict[str, Any] | None:
+    """What limited a killed run until that was written last; None: that was at once. ``items``: those in its store."""
     sums = {name: sum(times) for name, times in stored["seconds"].items()}
     bound_by: dict[str, float] = {name: time for name, time in sums.items() if time > 0 and is_reason(name)}
     if stored["end"] < stored["interval"] or not bound_by:
         return None
-    found = explained(ProcessingStats(start_time=stored.get("began_at"), bound_by=bound_by))
+    found = explained(ProcessingStats(total=items, start_time=stored.get("began_at"), bound_by=bound_by))
     found["text"] += f"\nThe run was killed; this is known of its first {stored['end']:.0f} s."
     return found
 

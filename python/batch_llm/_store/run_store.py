@@ -145,12 +145,11 @@ class RunStore:
         self._hand_over(lambda journal: journal.note_bound_over_time(text), "What bounded the run over time")
 
     def _hand_over(self, note: Callable[[Journal], int], what: str) -> None:
-        if self._journal is None or self.failure is not None:
-            return
-        try:
-            note(self._journal)
-        except (ArtifactError, ValueError) as error:
-            self._log.event(logging.WARNING, "event_not_stored", "%s is not stored: %s", what, error)
+        if self._journal is not None and self.failure is None:
+            try:
+                note(self._journal)
+            except (ArtifactError, ValueError) as error:
+                self._log.event(logging.WARNING, "event_not_stored", "%s is not stored: %s", what, error)
 
     def close(self) -> None:
         """Write everything and close the files."""
