@@ -5,6 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::error::is_of_a_value;
+
 /// Longest text that is written or read, bytes.
 pub const LONGEST: usize = 1 << 17;
 /// Of so many runs it is read, the last ones.
@@ -28,8 +30,7 @@ pub(super) fn read(database: &Connection) -> rusqlite::Result<Vec<(u64, String)>
     let query = "SELECT run, seconds FROM bound_over_time WHERE octet_length(seconds) <= ?1 ORDER BY run DESC LIMIT ?2";
     let mut rows = database.prepare(query)?;
     let rows = rows.query_map(params![LONGEST, MOST], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut found: Vec<_> =
-        rows.filter(|row| !row.as_ref().is_err_and(super::sqlite::is_of_a_value)).collect::<Result<_, _>>()?;
+    let mut found: Vec<_> = rows.filter(|row| !row.as_ref().is_err_and(is_of_a_value)).collect::<Result<_, _>>()?;
     found.reverse();
     Ok(found)
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
-use super::error::JournalError;
+use super::error::{JournalError, is_of_a_value};
 use super::options::Options;
 use super::record::{Key, now};
 use super::writer::Backend;
@@ -85,7 +85,7 @@ impl Answers {
             .prepare_cached("SELECT body FROM answers WHERE request = ?1 AND sample = ?2 AND made_at > ?3")
             .and_then(|mut query| query.query_row(params![&key.0[..], sample, since], |row| row.get(0)).optional());
         let found = match found {
-            Err(error) if sqlite::is_of_a_value(&error) => Ok(Some(String::new())), // which is no answer
+            Err(error) if is_of_a_value(&error) => Ok(Some(String::new())), // which is no answer
             found => found,
         };
         found.map(|body| (sample, body)).map_err(|error| JournalError::database(&self.path, "reading", &error))

@@ -123,3 +123,11 @@ impl JournalError {
         matches!(self, Self::Format { .. } | Self::Newer { .. })
     }
 }
+
+/// Whether an error says that a value is not of the kind that we write, or too long: then its record is damaged, and
+/// others are not.
+pub(super) fn is_of_a_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
+        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::TooBig)
+}

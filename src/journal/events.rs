@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
+use super::error::is_of_a_value;
 use super::record::Head;
 
 /// Longest event that is written or read, bytes.
@@ -33,7 +34,7 @@ pub(super) fn read(database: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut rows = database.prepare(query)?;
     let rows = rows.query_map(params![LONGEST, MOST], |row| row.get(0))?;
     let mut events: Vec<String> =
-        rows.filter(|row| !row.as_ref().is_err_and(super::sqlite::is_of_a_value)).collect::<Result<_, _>>()?;
+        rows.filter(|row| !row.as_ref().is_err_and(is_of_a_value)).collect::<Result<_, _>>()?;
     events.reverse();
     Ok(events)
 }

@@ -12,7 +12,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::bound_over_time;
-use super::error::JournalError;
+use super::error::{JournalError, is_of_a_value};
 use super::events;
 use super::index::{Index, short};
 use super::opened::{About, Opened, Reader, Repairs};
@@ -106,14 +106,6 @@ pub(super) fn connect(
     database.busy_timeout(busy_timeout)?;
     database.pragma_update(None, "cell_size_check", true)?;
     Ok(database)
-}
-
-/// Whether an error says that a value is not of the kind that we write, or too long: then its record is damaged, and
-/// others are not.
-pub(super) fn is_of_a_value(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
-    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
-        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::TooBig)
 }
 
 /// A column of text, or nothing where it is too long to be one of ours.

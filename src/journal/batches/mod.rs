@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
-use super::error::JournalError;
+use super::error::{JournalError, is_of_a_value};
 use super::gate;
 use super::options::Options;
 use super::place::{self, Format};
@@ -356,7 +356,7 @@ impl Ledger {
             )?;
             let chunks = find.query_map([also_settled], read_chunk)?;
             // A row that is not ours is passed over.
-            chunks.filter(|chunk| !chunk.as_ref().is_err_and(sqlite::is_of_a_value)).collect()
+            chunks.filter(|chunk| !chunk.as_ref().is_err_and(is_of_a_value)).collect()
         })
     }
 
@@ -376,7 +376,7 @@ impl Ledger {
                 match line {
                     Ok(line) => each(line),
                     // A row that is not ours is passed over.
-                    Err(error) if sqlite::is_of_a_value(&error) => {}
+                    Err(error) if is_of_a_value(&error) => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -1,7 +1,7 @@
 //! Requests to one server, each of which ends in a body or a [`ProviderError`]. Clients use it.
 //!
-//! [`pool`] has the connections, [`calls`] other requests than questions, [`reuse`] tells a connection that the server had just closed, [`failures`] what went wrong
-//! on one.
+//! [`pool`] has the connections, [`calls`] other requests than questions, [`reuse`] tells a connection that the server had
+//! just closed, [`failures`] what went wrong on one.
 
 mod calls;
 mod failures;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes};
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use reqwest::{Request, Url};
 
 #[cfg(test)]
@@ -172,19 +172,18 @@ impl Transport {
     ) -> Result<Received, ProviderError> {
         let mut refusals = 0;
         let mut fresh = None;
-        let mut waited = Duration::ZERO;
+        let (mut has_no_file, mut waited) = (false, Duration::ZERO);
         loop {
+            // Here, for nothing else is held now.
+            if std::mem::take(&mut has_no_file) {
+                waited += Box::pin(pause_for_files(waited)).await;
+            }
             let shard = self.pool.next();
             let _open = Open::new(&shard.open);
             let client = fresh.unwrap_or(&shard.client);
             let began = Instant::now();
             let url = stream.as_ref().map_or(&self.url, |stream| stream.url);
-            let mut request = self.request(url, body, key);
-            if stream.is_some() {
-                // What is unpacked part by part: the others have to be there as a whole.
-                request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
-            }
-            let sending = pin!(client.execute(request));
+            let sending = pin!(client.execute(self.request(url, body, key, stream.is_some())));
             let limit = self.options.first_byte_timeout.or(stream.as_ref().map(|stream| stream.clocks.first_byte));
             let mut response = match limited(limit, "the reply's first byte", sending).await? {
                 Ok(response) => response,
@@ -200,16 +199,11 @@ impl Transport {
                     continue;
                 }
                 // Nothing was sent. When one of the other requests ends, its connection serves.
-                Err(error) if is_short_of_files(&error) => {
-                    if waited >= FILES_PATIENCE {
-                        return Err(too_few_files(&error));
-                    }
-                    drop(error);
-                    let wait = waited.clamp(FILES_WAITS.0, FILES_WAITS.1).mul_f64(0.5 + fastrand::f64());
-                    waited += wait;
-                    Box::pin(tokio::time::sleep(wait)).await;
+                Err(error) if is_short_of_files(&error) && waited < FILES_PATIENCE => {
+                    has_no_file = true;
                     continue;
                 }
+                Err(error) if is_short_of_files(&error) => return Err(too_few_files(&error)),
                 Err(error) => return Err(self.failed(&error)),
             };
             if response.version() != Version::HTTP_2 {
@@ -218,39 +212,59 @@ impl Transport {
                 self.pool.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let packings = bodies::packings(&headers);
             if let Some(stream) = stream.filter(|_| code.is_success()) {
                 // In a box, for most requests never hold it.
-                return if packings.is_empty() {
-                    Box::pin(self.read_stream(&mut response, headers, stream, began)).await
-                } else {
-                    Box::pin(self.read_packed_stream(&mut response, headers, stream, &packings)).await
-                };
+                return Box::pin(self.read_any_stream(&mut response, headers, stream, began)).await;
             }
             let body = self.read_body(&mut response, code.is_success()).await;
-            return if code.is_success() {
-                let body = if packings.is_empty() { body? } else { self.unpacked(&body?, &packings)? };
-                Ok(Received { headers, body, first_token: None, is_stopped: false })
-            } else {
-                // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
-                // not read to its end is dropped.
-                let body = body.unwrap_or_default();
-                let body = if packings.is_empty() {
-                    body
-                } else {
-                    bodies::unpacked(&body, &packings, bodies::LONGEST_ERROR).0.into()
-                };
-                if let Some(signer) = &self.signer {
-                    signer.note_time(&headers);
-                }
-                Err(status::read(code.as_u16(), &headers, &body))
-            };
+            return self.received(code, headers, body);
         }
     }
 
-    fn request(&self, url: &Url, body: &Payload, key: Option<&KeyHeader>) -> Request {
+    /// Unpacks a reply that was read, or reads what is wrong from it.
+    fn received(
+        &self,
+        code: StatusCode,
+        headers: HeaderMap,
+        body: Result<Bytes, ProviderError>,
+    ) -> Result<Received, ProviderError> {
+        let packings = bodies::packings(&headers);
+        if code.is_success() {
+            let body = if packings.is_empty() { body? } else { self.unpacked(&body?, &packings)? };
+            return Ok(Received { headers, body, first_token: None, is_stopped: false });
+        }
+        // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is not read
+        // to its end is dropped.
+        let mut body = body.unwrap_or_default();
+        if !packings.is_empty() {
+            body = bodies::unpacked(&body, &packings, bodies::LONGEST_ERROR).0.into();
+        }
+        if let Some(signer) = &self.signer {
+            signer.note_time(&headers);
+        }
+        Err(status::read(code.as_u16(), &headers, &body))
+    }
+
+    async fn read_any_stream(
+        &self,
+        response: &mut reqwest::Response,
+        headers: HeaderMap,
+        stream: &mut Reading<'_>,
+        began: Instant,
+    ) -> Result<Received, ProviderError> {
+        match &*bodies::packings(&headers) {
+            [] => self.read_stream(response, headers, stream, began).await,
+            packings => self.read_packed_stream(response, headers, stream, packings).await,
+        }
+    }
+
+    fn request(&self, url: &Url, body: &Payload, key: Option<&KeyHeader>, is_for_a_stream: bool) -> Request {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
+        if is_for_a_stream {
+            // What is unpacked part by part: the others have to be there as a whole.
+            request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
+        }
         if let Some(key) = key {
             key.put_on(request.headers_mut());
         }
@@ -467,4 +481,11 @@ async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>)
             })
         }
     }
+}
+
+/// Waits a while for one of this process's own connections to end, after having `waited` so long; returns for how long.
+async fn pause_for_files(waited: Duration) -> Duration {
+    let wait = waited.clamp(FILES_WAITS.0, FILES_WAITS.1).mul_f64(0.5 + fastrand::f64());
+    tokio::time::sleep(wait).await;
+    wait
 }

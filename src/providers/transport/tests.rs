@@ -177,7 +177,7 @@ fn a_user_in_the_address_is_a_header() {
     let to = |headers| {
         let url = "http://user:word@localhost/v1".parse().unwrap();
         let transport = Transport::new(TransportOptions::default(), url, headers).unwrap();
-        transport.request(&transport.url, &Bytes::new().into(), None)
+        transport.request(&transport.url, &Bytes::new().into(), None, false)
     };
     let request = to(HeaderMap::new());
     assert_eq!(request.url().as_str(), "http://localhost/v1");
@@ -299,7 +299,7 @@ async fn a_reader_that_is_late_does_not_end_a_connection_of_http2() {
     let transport = Transport::new(options, url, HeaderMap::new()).unwrap();
     let client = &transport.pool.shards.load()[0].client;
     let mut response =
-        client.execute(transport.request(&transport.url, &Payload::One(Bytes::new()), None)).await.unwrap();
+        client.execute(transport.request(&transport.url, &Payload::One(Bytes::new()), None, false)).await.unwrap();
     all_are_sent.await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut length = 0;
