@@ -44,9 +44,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const LOST_AFTER: Duration = Duration::from_secs(3600);
 /// So many questions in a row that fail are a warning.
 const WARN_AFTER: Duration = Duration::from_secs(1800);
-/// So many bytes of replies are passed on together.
-const PORTION: usize = 64 << 10;
-/// So many lines are told together that they have none.
+/// So many lines are told together what became of them.
 const TOGETHER: usize = 64;
 /// How often a chunk that failed as a whole, for no reason of ours, is sent again.
 const RESENDS: u32 = 2;
@@ -342,17 +340,19 @@ impl Driver {
     /// Passes on the replies that are written down, as there is room for them.
     async fn pass_on(&self) -> Result<(), JournalError> {
         let (chunk, batch) = (self.chunk.id, self.batch_id());
-        let mut from = 0;
+        let mut part = 0;
         let _turn = self.route.passing.lock().await;
         loop {
-            self.route.has_room().await;
             let ledger = Arc::clone(&self.route.shared.ledger);
-            let replies = blocking(move || ledger.replies(chunk, from, PORTION)).await?;
-            let Some((_, last, ..)) = replies.last() else { return Ok(()) };
-            from = last + 1;
-            for (key, line, status, body) in replies {
-                let answered = Answered { status, body: body.into(), batch: Arc::clone(&batch), chunk };
-                self.route.tell(key, (chunk, line), LineOutcome::Reply(answered));
+            let Some((next, replies)) = blocking(move || ledger.replies(chunk, part)).await? else { return Ok(()) };
+            part = next;
+            let mut replies = replies.into_iter().peekable();
+            while replies.peek().is_some() {
+                self.route.has_room().await;
+                for (key, line, status, body) in replies.by_ref().take(TOGETHER) {
+                    let answered = Answered { status, body: body.into(), batch: Arc::clone(&batch), chunk };
+                    self.route.tell(key, (chunk, line), LineOutcome::Reply(answered));
+                }
             }
         }
     }

@@ -79,6 +79,8 @@ struct World {
     unlisted: Vec<usize>,
     /// So many batches have results that are gone.
     gone: usize,
+    /// What the provider calls the state of a batch that runs, if that is unknown to everybody.
+    word: Option<&'static str>,
     /// Whether lists cannot be had.
     is_listless: bool,
     /// How often each question was answered and paid for.
@@ -288,9 +290,14 @@ impl Fake {
                 world.looks += 1;
                 world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
                 let number: usize = id["batch_".len()..].parse().unwrap();
+                let word = world.word;
                 let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
                 batch.looks += 1;
-                Ok(received(&batch.shown(number)))
+                let mut shown = batch.shown(number);
+                if let Some(word) = word.filter(|_| !batch.has_ended()) {
+                    (shown["status"], shown["mood"]) = (json!(word), json!({"is": ["new"]}));
+                }
+                Ok(received(&shown))
             }
             _ => Err(error(404)),
         }

@@ -203,7 +203,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
     }
     // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
     let odd = "SELECT count(*) FROM sqlite_master AS made LEFT JOIN pragma_table_xinfo(made.name) AS its \
-        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'events', 'bound_over_time', 'answers', 'batches', 'batch_lines') \
+        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'events', 'bound_over_time', 'answers', 'batches', 'batch_requests', 'batch_replies') \
         AND (made.type <> 'table' OR its.hidden <> 0)";
     let odd: i64 = database
         .query_row(odd, [], |row| row.get(0))

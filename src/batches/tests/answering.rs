@@ -48,6 +48,19 @@ async fn whatever_goes_wrong_each_question_is_paid_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn states_that_nobody_knows_end_nothing() {
+    for word in ["dreaming", "", "COMPLETED_LATER"] {
+        let scene = Scene::new(&[Fault::Odd]);
+        (lock(&scene.world).word, lock(&scene.world).lasts) = (Some(word), Some(Duration::from_secs(7200)));
+        let lane = scene.lane(10);
+        let provider = scene.provider(&lane, "k").unwrap();
+        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE), "{word}");
+        let world = lock(&scene.world);
+        assert_eq!((world.creates, world.paid.len()), (1, 5), "{word}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_create_without_a_reply_is_looked_for_before_it_is_sent_again() {
     let scene = Scene::new(&[Fault::NotMade500]);
     let lane = scene.lane(10);

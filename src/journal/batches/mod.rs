@@ -1,10 +1,12 @@
 //! What is known of batches at providers: which lines each has, how far it is, and what came of the lines.
 //!
-//! A ledger is two tables of an SQLite store. Everything in it is on the disk before the function that writes it
+//! A ledger is some tables of an SQLite store. Everything in it is on the disk before the function that writes it
 //! returns, whatever the store's durability: losing one of these records costs a batch. It is written by one process at
-//! a time; a lock says so. `crate::batches` uses it, and the bridge shows it. [`chunk`] has what is kept.
+//! a time; a lock says so. `crate::batches` uses it, and the bridge shows it. [`chunk`] has what is kept of batches,
+//! [`lines`] what is kept of their lines.
 
 mod chunk;
+mod lines;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,6 @@ use super::turns::Turns;
 
 pub use chunk::{Chunk, News, OpenLine, Route, Stage, Used};
 
-/// `given_at`: when the reply was passed on, and the line's work was done.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS batches (
         id INTEGER PRIMARY KEY,
@@ -56,18 +57,7 @@ const TABLES: &str = "
         output_tokens INTEGER NOT NULL DEFAULT 0,
         cached_tokens INTEGER NOT NULL DEFAULT 0
     );
-    CREATE TABLE IF NOT EXISTS batch_lines (
-        batch INTEGER NOT NULL,
-        line INTEGER NOT NULL,
-        request BLOB NOT NULL,
-        status INTEGER,
-        reply BLOB,
-        PRIMARY KEY (batch, line)
-    ) WITHOUT ROWID;
 ";
-
-/// What a line asks, its number, and the status and the body of its reply.
-pub type Replied = (Key, u32, u16, Vec<u8>);
 
 /// See the module.
 pub struct Ledger {
@@ -75,6 +65,7 @@ pub struct Ledger {
     turns: Turns,
     // The lock is held for as long as the ledger is open: nobody else writes to it meanwhile.
     open: Mutex<Option<(Connection, Option<Lock>)>>,
+    held: Mutex<Option<lines::Held>>,
 }
 
 /// The lock of a ledger; on some systems, of a file beside it.
@@ -94,10 +85,16 @@ impl Ledger {
         let database = sqlite::open_store(&path, options)?;
         let prepared = database.pragma_update(None, "synchronous", "FULL").and_then(|()| {
             database.execute_batch(TABLES)?;
+            database.execute_batch(lines::TABLES)?;
             database.pragma_update(None, "user_version", sqlite::WITH_BATCHES)
         });
         prepared.map_err(|error| JournalError::database(&path, "creating its tables", &error))?;
-        Ok(Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, Some(lock)))) })
+        Ok(Self {
+            turns: Turns::of(&path),
+            path,
+            open: Mutex::new(Some((database, Some(lock)))),
+            held: Mutex::default(),
+        })
     }
 
     /// Opens a ledger to read it, also while a run writes to it. `None`: the store has none.
@@ -114,7 +111,12 @@ impl Ledger {
         let found: Result<i64, _> =
             database.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'batches'", [], |row| row.get(0));
         let found = found.map_err(|error| JournalError::database(&path, "reading", &error))?;
-        Ok((found > 0).then(|| Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, None))) }))
+        Ok((found > 0).then(|| Self {
+            turns: Turns::of(&path),
+            path,
+            open: Mutex::new(Some((database, None))),
+            held: Mutex::default(),
+        }))
     }
 
     /// Where it is.
@@ -187,12 +189,7 @@ impl Ledger {
                 ],
             )?;
             let id = transaction.last_insert_rowid();
-            {
-                let mut add = transaction.prepare_cached("INSERT INTO batch_lines VALUES (?1, ?2, ?3, NULL, NULL)")?;
-                for (number, key) in lines.iter().enumerate() {
-                    add.execute(params![id, number, &key.0[..]])?;
-                }
-            }
+            Self::add_requests(&transaction, id, lines)?;
             transaction.commit()?;
             Ok(id)
         })
@@ -235,64 +232,6 @@ impl Ledger {
         written.map(drop)
     }
 
-    /// Writes down replies, by their lines. A line that has one keeps it, so fetching results twice counts once; a
-    /// success takes the place of an error.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn answer(&self, chunk: i64, replies: &[(u32, u16, Vec<u8>)]) -> Result<(), JournalError> {
-        self.writing(|database| {
-            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
-                let mut add = transaction.prepare_cached(
-                    "UPDATE batch_lines SET status = ?3, reply = ?4 WHERE batch = ?1 AND line = ?2 \
-                     AND (status IS NULL OR status >= 300)",
-                )?;
-                for (line, status, reply) in replies {
-                    add.execute(params![chunk, line, status, reply])?;
-                }
-            }
-            transaction.commit()
-        })
-    }
-
-    /// The reply to a line, if it is here.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn reply(&self, chunk: i64, line: u32) -> Result<Option<(u16, Vec<u8>)>, JournalError> {
-        self.with("reading", |database| {
-            let mut find = database.prepare_cached(
-                "SELECT status, reply FROM batch_lines WHERE batch = ?1 AND line = ?2 AND status IS NOT NULL",
-            )?;
-            let mut rows = find.query(params![chunk, line])?;
-            rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
-        })
-    }
-
-    /// The next replies of a chunk, from a line on, up to about so many bytes: what each line asks, its number, and its reply.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn replies(&self, chunk: i64, from: u32, bytes: usize) -> Result<Vec<Replied>, JournalError> {
-        self.with("reading", |database| {
-            let mut find = database.prepare_cached(
-                "SELECT request, line, status, reply FROM batch_lines WHERE batch = ?1 AND line >= ?2 \
-                 AND status IS NOT NULL ORDER BY line",
-            )?;
-            let mut rows = find.query(params![chunk, from])?;
-            let (mut replies, mut read) = (Vec::new(), 0);
-            while read < bytes
-                && let Some(row) = rows.next()?
-            {
-                let body: Vec<u8> = row.get(3)?;
-                read += body.len() + size_of::<Replied>();
-                replies.push((Key(row.get(0)?), row.get(1)?, row.get(2)?, body));
-            }
-            Ok(replies)
-        })
-    }
-
     /// Adds to what lines of a chunk have used.
     ///
     /// # Errors
@@ -302,43 +241,6 @@ impl Ledger {
             let add = "UPDATE batches SET input_tokens = input_tokens + ?2, output_tokens = output_tokens + ?3, \
                 cached_tokens = cached_tokens + ?4 WHERE id = ?1";
             database.execute(add, params![chunk, used.input, used.output, used.cached]).map(drop)
-        })
-    }
-
-    /// Forgets lines of a chunk: their items are done.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn forget(&self, chunk: i64, lines: &[u32]) -> Result<(), JournalError> {
-        self.writing(|database| {
-            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let all: usize =
-                transaction
-                    .query_row("SELECT count(*) FROM batch_lines WHERE batch = ?1", [chunk], |row| row.get(0))?;
-            if all == lines.len() {
-                transaction.execute("DELETE FROM batch_lines WHERE batch = ?1", [chunk])?;
-            } else {
-                let mut remove =
-                    transaction.prepare_cached("DELETE FROM batch_lines WHERE batch = ?1 AND line = ?2")?;
-                for line in lines {
-                    remove.execute(params![chunk, line])?;
-                }
-            }
-            transaction.commit()
-        })
-    }
-
-    /// Forgets the lines of a chunk that have no reply; returns them.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn forget_unanswered(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
-        self.writing(|database| {
-            let mut remove = database.prepare_cached(
-                "DELETE FROM batch_lines WHERE batch = ?1 AND status IS NULL RETURNING request, line",
-            )?;
-            let lines = remove.query_map([chunk], |row| Ok((Key(row.get(0)?), row.get(1)?)))?;
-            lines.collect()
         })
     }
 
@@ -357,54 +259,6 @@ impl Ledger {
             let chunks = find.query_map([also_settled], read_chunk)?;
             // A row that is not ours is passed over.
             chunks.filter(|chunk| !chunk.as_ref().is_err_and(is_of_a_value)).collect()
-        })
-    }
-
-    /// Goes through the lines that items may ask for, in order.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn each_open_line(&self, mut each: impl FnMut(OpenLine)) -> Result<(), JournalError> {
-        self.with("reading", |database| {
-            let mut find = database
-                .prepare("SELECT batch, line, request, status IS NOT NULL FROM batch_lines ORDER BY batch, line")?;
-            let lines = find.query_map([], |row| {
-                let request = Key(row.get(2)?);
-                Ok(OpenLine { chunk: row.get(0)?, line: row.get(1)?, request, is_answered: row.get(3)? })
-            })?;
-            for line in lines {
-                match line {
-                    Ok(line) => each(line),
-                    // A row that is not ours is passed over.
-                    Err(error) if is_of_a_value(&error) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// How many replies of a chunk are here and wait for their items.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn waiting(&self, chunk: i64) -> Result<u64, JournalError> {
-        self.with("reading", |database| {
-            let count = "SELECT count(*) FROM batch_lines WHERE batch = ?1 AND status IS NOT NULL";
-            database.query_row(count, [chunk], |row| row.get(0))
-        })
-    }
-
-    /// Whether requests like these were answered in an earlier batch, or are in one that has not ended.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn has_answers(&self, route: &Route) -> Result<bool, JournalError> {
-        self.with("reading", |database| {
-            let found = "SELECT EXISTS (SELECT 1 FROM batches WHERE account = ?1 AND model = ?2 AND endpoint = ?3 \
-                AND (stage IN ('creating', 'open', 'ended') OR input_tokens > 0 OR output_tokens > 0 OR EXISTS \
-                (SELECT 1 FROM batch_lines WHERE batch = batches.id AND status BETWEEN 200 AND 299)))";
-            database.query_row(found, params![&route.account[..], route.model, route.endpoint], |row| row.get(0))
         })
     }
 

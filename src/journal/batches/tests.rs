@@ -91,7 +91,7 @@ fn replies_without_pause_do_not_keep_results_out_of_the_store() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                // Each of these changes the same line: a transaction that is long, of a file that stays small.
+                // All of these are for the same line: a transaction that is long, of a file that stays small.
                 let replies: Vec<_> = (0..20_000).map(|_| (0, 500, vec![b'x'; 1_000])).collect();
                 while !is_over.load(SeqCst) {
                     ledger.answer(id, &replies).unwrap();
@@ -130,6 +130,71 @@ fn results_that_are_fetched_twice_count_once() {
     ledger.note(id, &News::Settled).unwrap();
     assert!(ledger.chunks(false).unwrap().is_empty());
     assert_eq!(ledger.chunks(true).unwrap().len(), 1);
+}
+
+/// The replies that are passed on: lines and bodies.
+fn passed_on(ledger: &Ledger, chunk: i64) -> Vec<(Key, u32, String)> {
+    let (mut all, mut part) = (Vec::new(), 0);
+    while let Some((next, replies)) = ledger.replies(chunk, part).unwrap() {
+        part = next;
+        all.extend(replies.into_iter().map(|(key, line, _, body)| (key, line, String::from_utf8(body).unwrap())));
+    }
+    all
+}
+
+#[test]
+fn replies_are_passed_on_once_whatever_parts_they_came_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("run.db"), Format::Sqlite, &options()).unwrap();
+    let keys: Vec<Key> = (0..100).map(|number| Key([number; 16])).collect();
+    let (id, other) = (ledger.plan("a", &route(), 1, &keys).unwrap(), ledger.plan("b", &route(), 1, &keys).unwrap());
+    let reply = |line: u32, status: u16| (line, status, format!("{line} {status}").into_bytes());
+    // In reverse, all of them twice, some errors before their successes; of another chunk in between.
+    for from in [75, 50, 25, 0] {
+        let group: Vec<_> = (from..from + 25).rev().flat_map(|line| [reply(line, 500), reply(line, 200)]).collect();
+        ledger.answer(id, &group).unwrap();
+        ledger.answer(other, &[reply(from, 200)]).unwrap();
+        ledger.answer(id, &group).unwrap();
+        assert_eq!(ledger.reply(id, from).unwrap(), Some((200, format!("{from} 200").into_bytes())));
+    }
+    let mut all = passed_on(&ledger, id);
+    all.sort();
+    let expected = |line: u8| (Key([line; 16]), u32::from(line), format!("{line} 200"));
+    assert_eq!(all, (0..100).map(expected).collect::<Vec<_>>());
+    assert_eq!((ledger.waiting(id).unwrap(), ledger.waiting(other).unwrap()), (100, 4));
+    // What is forgotten is not passed on, nor there; the rest is.
+    ledger.forget(id, &(10..100).collect::<Vec<_>>()).unwrap();
+    assert_eq!((ledger.reply(id, 9).unwrap().is_some(), ledger.reply(id, 10).unwrap()), (true, None));
+    assert_eq!((passed_on(&ledger, id).len(), ledger.waiting(id).unwrap()), (10, 10));
+    assert!(ledger.has_answers(&route()).unwrap());
+    ledger.forget(id, &(0..10).collect::<Vec<_>>()).unwrap();
+    let rows = |table: &'static str| {
+        let count = format!("SELECT count(*) FROM {table} WHERE batch = ?1");
+        ledger.with("reading", |database| database.query_row(&count, [id], |row| row.get::<_, i64>(0))).unwrap()
+    };
+    assert_eq!((rows("batch_requests"), rows("batch_replies")), (0, 0));
+    assert_eq!(passed_on(&ledger, other).len(), 4);
+    assert_eq!(ledger.forget_unanswered(other).unwrap().len(), 96);
+}
+
+#[test]
+fn damaged_replies_end_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("run.db"), Format::Sqlite, &options()).unwrap();
+    let id = ledger.plan("a", &route(), 1, &[Key([1; 16]), Key([2; 16])]).unwrap();
+    ledger.answer(id, &[(0, 200, b"a".to_vec()), (1, 200, b"bc".to_vec())]).unwrap();
+    let damage = |sql: &'static str| {
+        ledger.with("writing", |database| database.execute(sql, [])).unwrap();
+        ledger.note(id, &News::Ended).unwrap();
+    };
+    damage("UPDATE batch_replies SET bodies = x'61', heads = heads || x'00'");
+    assert_eq!((ledger.reply(id, 0).unwrap(), ledger.reply(id, 1).unwrap()), (Some((200, b"a".to_vec())), None));
+    assert_eq!(passed_on(&ledger, id).len(), 1);
+    damage("UPDATE batch_replies SET heads = 7");
+    assert!(passed_on(&ledger, id).is_empty());
+    damage("UPDATE batch_requests SET requests = x'00', gone = x'ffffff'");
+    assert!(passed_on(&ledger, id).is_empty());
+    ledger.each_open_line(|line| panic!("{line:?}")).unwrap();
 }
 
 #[test]
