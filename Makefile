@@ -136,7 +136,7 @@ demo: $(VENV)/.made ## run a real job against the simulated provider
 	PIP_QUIET=1 $(BIN)/maturin develop --quiet
 	$(PY) examples/summarize_stdlib.py
 
-bench: $(VENV)/.made ## measure, beside peers in environments of their own (half an hour, or only SECTIONS="...")
+bench: $(VENV)/.made ## measure, beside peers in environments of their own (an hour, or only SECTIONS="...")
 	PIP_QUIET=1 $(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
 	$(PY) -m pip install --quiet numpy pandas polars pyarrow # for data frames; the openai SDK makes vectors with numpy
