@@ -160,8 +160,10 @@ def test_a_closed_stdin_is_said(at, provider):
 
 def test_a_working_directory_that_is_gone_is_not_needed(at, provider):
     (at / "gone").mkdir()
-    line = "import os, runpy; os.rmdir('../gone'); runpy.run_module('batch_llm', run_name='__main__')"
-    arguments = [sys.executable, "-c", line, "run", "-", "-m", "openai:gpt-5-mini", "-q"]
+    # A file, as the installed command is: with -c, Python 3.13.0 itself needs the directory.
+    program = at / "program.py"
+    program.write_text("import os, runpy\nos.rmdir('../gone')\nrunpy.run_module('batch_llm', run_name='__main__')\n")
+    arguments = [sys.executable, str(program), "run", "-", "-m", "openai:gpt-5-mini", "-q"]
     done = subprocess.run(arguments, cwd=at / "gone", input='{"prompt": "a"}\n', capture_output=True, text=True)
     assert (done.returncode, rows_of(done.stdout)) == (0, ["row-1"]), done.stderr
 

@@ -1,4 +1,4 @@
-//! Limits that a run shares with other processes. For [`RunHandle`](super::RunHandle).
+//! Limits that a run shares with other processes. For [`RunHandle`].
 
 use std::sync::{Arc, PoisonError};
 

@@ -222,7 +222,7 @@ impl Pool {
         }
     }
 
-    /// A member whose server is to be asked now how much it has to do; tell [`told`](Self::told) what it answers.
+    /// A member whose server is to be asked now how much it has to do; tell [`told`](Self::reported) what it answers.
     pub fn queue_to_read(&self, now: Instant) -> Option<usize> {
         if !self.watches_queues {
             return None;

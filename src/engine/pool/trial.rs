@@ -24,7 +24,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 pub enum Next {
     /// Ask this member.
     At(Place),
-    /// Call [`Trial::again`] then.
+    /// Call [`Trial::retry`] then.
     Wait(Instant),
     /// Fail as after a rate limit: the other members are at their limits, so the item waits in its run's queue.
     Later,

@@ -148,14 +148,14 @@ fn places(database: &Connection, chunk: i64) -> rusqlite::Result<Places> {
 }
 
 /// The replies of the chunk that was last asked for.
-pub(super) struct Held {
+pub(super) struct Loaded {
     chunk: i64,
     places: Places,
     bodies: FxHashMap<i64, Vec<u8>>,
     bytes: usize,
 }
 
-impl Held {
+impl Loaded {
     fn of(database: &Connection, chunk: i64) -> rusqlite::Result<Self> {
         let mut places = places(database, chunk)?;
         let requests = Requests::of(database, chunk)?;
@@ -184,13 +184,13 @@ impl Ledger {
     fn with_held<T>(
         &self,
         chunk: i64,
-        work: impl FnOnce(&Connection, &mut Held) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Connection, &mut Loaded) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
         self.with("reading", |database| {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             let mut of_chunk = match held.take() {
                 Some(held) if held.chunk == chunk => held,
-                _ => Held::of(database, chunk)?,
+                _ => Loaded::of(database, chunk)?,
             };
             let outcome = work(database, &mut of_chunk);
             *held = Some(of_chunk);
@@ -199,7 +199,7 @@ impl Ledger {
     }
 
     /// What is held of a chunk is not what is in the file any more.
-    fn let_go(&self, chunk: i64) {
+    fn unload(&self, chunk: i64) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.take_if(|held| held.chunk == chunk);
     }
@@ -238,7 +238,7 @@ impl Ledger {
             }
             transaction.commit()
         })?;
-        self.let_go(chunk);
+        self.unload(chunk);
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl Ledger {
             }
             transaction.commit()
         })?;
-        self.let_go(chunk);
+        self.unload(chunk);
         Ok(())
     }
 
@@ -310,7 +310,7 @@ impl Ledger {
             transaction.commit()?;
             Ok(unanswered)
         })?;
-        self.let_go(chunk);
+        self.unload(chunk);
         Ok(unanswered)
     }
 

@@ -65,7 +65,7 @@ pub struct Ledger {
     turns: Turns,
     // The lock is held for as long as the ledger is open: nobody else writes to it meanwhile.
     open: Mutex<Option<(Connection, Option<Lock>)>>,
-    held: Mutex<Option<lines::Held>>,
+    held: Mutex<Option<lines::Loaded>>,
 }
 
 /// The lock of a ledger; on some systems, of a file beside it.
