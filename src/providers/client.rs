@@ -425,7 +425,7 @@ impl Inner {
         let mut received = match streams {
             None => self.transport.post(&request.body, request.key.as_deref()).await?,
             // In a box, for it takes more, and most requests are none of these.
-            Some(_) => Box::pin(self.send(&request.body, request.key.as_deref(), streams, listener)).await?,
+            Some(streams) => Box::pin(self.streamed(&request.body, request.key.as_deref(), streams, listener)).await?,
         };
         if streams.is_none() {
             received = streamed::fold_unrequested(&*self.dialect, &self.options.model, received)?;
